@@ -1,0 +1,87 @@
+"""Turns a `Config` into command-line options, so that each option is written down once."""
+
+from __future__ import annotations
+
+import inspect
+import types
+import typing
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from pydantic.fields import FieldInfo
+
+from fullspan.core.config import Argument, read_yaml
+
+
+def app_for(command: Callable[..., None]) -> typer.Typer:
+    """A Typer application with the one command, its options read off the config it takes."""
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    app.command()(with_options(command))
+    return app
+
+
+def with_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Wrap `command(config)` as a function whose parameters are the config's fields.
+
+    Flags win over the file given by `--config`; what neither sets keeps its default.
+    """
+    config_class = typing.get_type_hints(command)[next(iter(inspect.signature(command).parameters))]
+
+    def call(**flags: Any) -> None:
+        file = flags.pop("config", None)
+        values = read_yaml(file) if file else {}
+        values |= {name: value for name, value in flags.items() if value not in (None, [], ())}
+        command(config_class.build(values))
+
+    parameters = [_parameter(name, field) for name, field in config_class.model_fields.items()]
+    if not any(_is_argument(field) for field in config_class.model_fields.values()):
+        help_ = "YAML file with any of these options; flags win over it."
+        parameters.append(_keyword("config", Annotated[Path | None, typer.Option("--config", help=help_)]))
+    call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    call.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    call.__doc__ = command.__doc__ or inspect.getmodule(command).__doc__  # type: ignore[union-attr]
+    call.__name__ = command.__name__
+    return call
+
+
+def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
+    kind = _plain_type(field.annotation)
+    if _is_argument(field):
+        argument = typer.Argument(help=field.description, show_default=_shown_default(field))
+        if field.is_required():
+            return _keyword(name, Annotated[kind, argument], inspect.Parameter.empty)
+        return _keyword(name, Annotated[kind | None, argument])
+    required = "(required) " if field.is_required() else ""
+    flag = name.replace("_", "-")
+    flags = f"--{flag}/--no-{flag}" if kind is bool else f"--{flag}"
+    option = typer.Option(flags, help=required + (field.description or ""), show_default=_shown_default(field))
+    return _keyword(name, Annotated[kind | None, option])
+
+
+def _keyword(name: str, annotation: Any, default: Any = None) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
+
+
+def _is_argument(field: FieldInfo) -> bool:
+    return any(isinstance(item, Argument) for item in field.metadata)
+
+
+def _shown_default(field: FieldInfo) -> str | bool:
+    default = field.get_default(call_default_factory=False)
+    return False if field.is_required() or default in (None, (), [], {}) else str(default)
+
+
+def _plain_type(annotation: Any) -> Any:
+    """What Typer should parse: without the marks, the limits and the None of an optional."""
+    origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Annotated:
+        return _plain_type(inner[0])
+    if origin in (typing.Union, types.UnionType):
+        return _plain_type(next(item for item in inner if item is not type(None)))
+    if origin in (list, tuple):
+        return list[_plain_type(inner[0])]  # type: ignore[misc]
+    if origin is Literal or annotation in (str, int, float, bool, Path):
+        return annotation
+    raise TypeError(f"no command-line form for an option of type {annotation!r}")

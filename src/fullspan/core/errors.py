@@ -1,0 +1,69 @@
+"""Errors a person can act on: what was wrong, and what to do about it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class FullspanError(Exception):
+    """Base of every error that fullspan raises on purpose.
+
+    Parameters
+    ----------
+    message : str
+        Which value was wrong and what was expected.
+    hint : str, optional
+        What to do about it; shown on a line of its own.
+
+    Examples
+    --------
+    >>> print(FullspanError("no model named 'smolm'", hint="see `fullspan models list`"))
+    no model named 'smolm'
+    hint: see `fullspan models list`
+    """
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\nhint: {self.hint}" if self.hint else self.message
+
+
+class ConfigError(FullspanError):
+    """An option, a config file or a recipe is wrong."""
+
+
+class DataError(FullspanError):
+    """A table, an example file or a text is wrong."""
+
+
+class CheckpointError(FullspanError):
+    """A weight file or a model folder is missing, broken or does not fit the model."""
+
+
+class RunError(FullspanError):
+    """A run directory is in use, incomplete or does not belong to this command."""
+
+
+class MissingDependencyError(FullspanError):
+    """An optional package that this job needs is not installed."""
+
+
+def did_you_mean(name: str, choices: Iterable[str]) -> str:
+    """Suggest the nearest of `choices`, or list them when none is near.
+
+    Examples
+    --------
+    >>> did_you_mean("lerning_rate", ["learning_rate", "rank"])
+    "did you mean 'learning_rate'?"
+    >>> did_you_mean("zzz", ["rank", "alpha"])
+    'choose from: alpha, rank'
+    """
+    known = sorted(choices)
+    near = difflib.get_close_matches(name, known, n=1)
+    if near:
+        return f"did you mean {near[0]!r}?"
+    return "choose from: " + ", ".join(known) if known else ""
