@@ -56,7 +56,9 @@ def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
     required = "(required) " if field.is_required() else ""
     flag = name.replace("_", "-")
     flags = f"--{flag}/--no-{flag}" if kind is bool else f"--{flag}"
-    option = typer.Option(flags, help=required + (field.description or ""), show_default=_shown_default(field))
+    option = typer.Option(
+        flags, help=required + (field.description or ""), show_default=_shown_default(field)
+    )
     return _keyword(name, Annotated[kind | None, option])
 
 

@@ -58,7 +58,9 @@ class Config(pydantic.BaseModel):
         """
         for name in values:
             if name not in cls.model_fields:
-                raise ConfigError(f"{cls.__name__} has no option {name!r}", did_you_mean(name, cls.model_fields))
+                raise ConfigError(
+                    f"{cls.__name__} has no option {name!r}", did_you_mean(name, cls.model_fields)
+                )
         try:
             return cls.model_validate(dict(values))
         except pydantic.ValidationError as error:
@@ -72,7 +74,9 @@ class Config(pydantic.BaseModel):
     def write(self, path: Path | str) -> None:
         """Write every option, defaults too, so that the file repeats the command."""
         with replacing(path) as beside:
-            beside.write_text(yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
+            beside.write_text(
+                yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+            )
 
     def input_files(self) -> list[Path]:
         """Existing or not, the paths this command reads."""
@@ -85,7 +89,9 @@ class Config(pydantic.BaseModel):
     def _marked(self, mark: type) -> Iterator[Path]:
         for name, field in type(self).model_fields.items():
             value = getattr(self, name)
-            annotation = Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
+            annotation = (
+                Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
+            )
             if value is not None and _has_mark(annotation, mark):
                 values = value if isinstance(value, list | tuple) else [value]
                 yield from (Path(v) for v in values)
