@@ -132,7 +132,8 @@ class LoRALinear(nn.Module):
             direction = self._direction()
             if self.magnitude is None:
                 return direction
-            return direction * (self.magnitude / _row_norms(direction))[:, None]
+            merged: Tensor = direction * (self.magnitude / _row_norms(direction))[:, None]
+            return merged
 
     def extra_repr(self) -> str:
         return f"rank={self.rank}, scale={self.scale:g}, dropout={self.dropout:g}"
@@ -160,7 +161,9 @@ def target_names(model: nn.Module, targets: Sequence[str]) -> list[str]:
             chosen.update(adaptable)
             continue
         if target.rpartition(".")[2] == HEAD:
-            raise ConfigError(f"the head {target!r} cannot be a LoRA target: the loss reads its weight directly")
+            raise ConfigError(
+                f"the head {target!r} cannot be a LoRA target: the loss reads its weight directly"
+            )
         found = [name for name in adaptable if name == target or name.endswith("." + target)]
         if not found:
             known = {name.rpartition(".")[2] for name in adaptable} | {ALL_LINEAR}

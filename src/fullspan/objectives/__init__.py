@@ -1,0 +1,1 @@
+"""Training objectives: pure functions from tensors to a loss."""
