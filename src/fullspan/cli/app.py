@@ -6,13 +6,16 @@ import ast
 import importlib
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 import typer.core
 import typer.main
 
 from fullspan._version import __version__
+
+if TYPE_CHECKING:
+    from fullspan.core.config import Config
 
 _NOT_VERBS = {"__init__", "app", "options"}
 
@@ -41,6 +44,26 @@ class _Verbs(typer.core.TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name = args[0]
         return (name, _load(name), args[1:]) if name in _verb_files() else super().resolve_command(ctx, args)
+
+
+def config_of(verb: str) -> type[Config]:
+    """The config class of a verb, for those who call verbs without a command line.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such verb, or it has verbs of its own.
+    """
+    from fullspan.core.errors import ConfigError, did_you_mean
+
+    if verb not in _verb_files():
+        raise ConfigError(f"no command named {verb!r}", did_you_mean(verb, _verb_files()))
+    command = getattr(importlib.import_module(f"fullspan.cli.{verb}"), "command", None)
+    if command is None:
+        raise ConfigError(f"{verb!r} has commands of its own and cannot be a step")
+    from fullspan.cli.options import config_class
+
+    return config_class(command)
 
 
 def _load(verb: str) -> Any:

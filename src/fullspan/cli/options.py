@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import typer
 from pydantic.fields import FieldInfo
 
-from fullspan.core.config import Argument, read_yaml
+from fullspan.core.config import Argument, Config, read_yaml
 
 
 def app_for(command: Callable[..., None]) -> typer.Typer:
@@ -27,23 +27,29 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
 
     Flags win over the file given by `--config`; what neither sets keeps its default.
     """
-    config_class = typing.get_type_hints(command)[next(iter(inspect.signature(command).parameters))]
+    options = config_class(command)
 
     def call(**flags: Any) -> None:
         file = flags.pop("config", None)
         values = read_yaml(file) if file else {}
         values |= {name: value for name, value in flags.items() if value not in (None, [], ())}
-        command(config_class.build(values))
+        command(options.build(values))
 
-    parameters = [_parameter(name, field) for name, field in config_class.model_fields.items()]
-    if not any(_is_argument(field) for field in config_class.model_fields.values()):
+    parameters = [_parameter(name, field) for name, field in options.model_fields.items()]
+    if not any(_is_argument(field) for field in options.model_fields.values()):
         help_ = "YAML file with any of these options; flags win over it."
         parameters.append(_keyword("config", Annotated[Path | None, typer.Option("--config", help=help_)]))
     call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     call.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    call.__doc__ = command.__doc__ or inspect.getmodule(command).__doc__  # type: ignore[union-attr]
+    call.__doc__ = command.__doc__ or inspect.getmodule(command).__doc__
     call.__name__ = command.__name__
     return call
+
+
+def config_class(command: Callable[..., None]) -> type[Config]:
+    """The class of the config that a verb's function takes."""
+    first = next(iter(inspect.signature(command).parameters))
+    return typing.cast(type[Config], typing.get_type_hints(command)[first])
 
 
 def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:

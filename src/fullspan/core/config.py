@@ -29,6 +29,8 @@ class Argument:
 
 InputPath = Annotated[Path, Input()]
 OutputPath = Annotated[Path, Output()]
+# A path, or the name of a model in the store.
+ModelName = Annotated[str, Input()]
 
 
 class Config(pydantic.BaseModel):

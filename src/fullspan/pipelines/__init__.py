@@ -1,0 +1,1 @@
+"""Several commands made into one job."""
