@@ -11,8 +11,8 @@ import torch
 from hypothesis import given, settings
 from scipy import stats
 
+from fullspan.decoding.options import Sampling
 from fullspan.decoding.sampling import (
-    Sampling,
     draw,
     keep_min_p,
     keep_top_k,

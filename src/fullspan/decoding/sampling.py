@@ -6,87 +6,18 @@ takes logits ``[..., V]`` and returns new ones of the same shape; what must not 
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from fullspan.core.errors import ConfigError
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How the next token is chosen.
-
-    Parameters
-    ----------
-    temperature : float
-        0 takes the most likely token (of equals the lowest id); 1 samples the model's own distribution.
-    top_k : int, optional
-        Keep the `top_k` most likely tokens (and those tied with the last of them).
-    top_p : float, optional
-        Keep the smallest set of tokens whose probabilities sum to `top_p` (nucleus sampling, Holtzman et
-        al. 2020).
-    min_p : float, optional
-        Keep tokens at least `min_p` times as likely as the most likely one (Nguyen et al. 2024).
-    repetition_penalty : float
-        Divides positive and multiplies negative logits of tokens in the prompt or the answer (CTRL, Keskar
-        et al. 2019, section 4.1). 1 changes nothing.
-
-    Raises
-    ------
-    ConfigError
-        If a value is out of its range.
-
-    Examples
-    --------
-    >>> Sampling(temperature=0.8, top_p=0.95).greedy
-    False
-    >>> Sampling(top_p=1.5)
-    Traceback (most recent call last):
-    ...
-    fullspan.core.errors.ConfigError: top_p must be above 0 and at most 1, got 1.5
-    """
-
-    temperature: float = 0.0
-    top_k: int | None = None
-    top_p: float | None = None
-    min_p: float | None = None
-    repetition_penalty: float = 1.0
-
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            optional = field.default is None
-            if not (value is None and optional):
-                _check(field.name, value)
-
-    @property
-    def greedy(self) -> bool:
-        """Whether the most likely token is taken, so that nothing is random."""
-        return self.temperature == 0
-
-
-_RANGES: dict[str, tuple[str, Callable[[float], bool]]] = {
-    "temperature": ("0 or more", lambda value: value >= 0),
-    "top_k": ("a whole number of 1 or more", lambda value: isinstance(value, int) and value >= 1),
-    "top_p": ("above 0 and at most 1", lambda value: 0 < value <= 1),
-    "min_p": ("from 0 to 1", lambda value: 0 <= value <= 1),
-    "repetition_penalty": ("above 0", lambda value: value > 0),
-}
-
-
-def _check(name: str, value: object) -> None:
-    expected, holds = _RANGES[name]
-    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if not (is_number and holds(value)):  # type: ignore[arg-type]  # is_number says so
-        raise ConfigError(f"{name} must be {expected}, got {value!r}")
+from fullspan.decoding.options import Sampling
 
 
 def penalise_repetition(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
-    """Make tokens that were seen less likely (for penalties above 1).
+    """Make tokens that were seen less likely, for penalties above 1 (CTRL, Keskar et al. 2019, section 4.1).
+
+    Positive logits are divided by the penalty, negative ones multiplied.
 
     Parameters
     ----------
@@ -119,6 +50,8 @@ def keep_top_k(logits: Tensor, k: int) -> Tensor:
 def keep_top_p(logits: Tensor, p: float) -> Tensor:
     """Keep the most likely tokens until their probabilities reach `p`; of equals the lowest ids stay.
 
+    Nucleus sampling (Holtzman et al. 2020, section 3.1).
+
     Examples
     --------
     >>> keep_top_p(torch.tensor([0.5, 0.3, 0.2]).log(), 0.7).exp()
@@ -134,7 +67,7 @@ def keep_top_p(logits: Tensor, p: float) -> Tensor:
 
 
 def keep_min_p(logits: Tensor, p: float) -> Tensor:
-    """Keep tokens whose probability is at least `p` times the largest.
+    """Keep tokens whose probability is at least `p` times the largest (min-p, Nguyen et al. 2024).
 
     Examples
     --------

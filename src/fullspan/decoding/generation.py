@@ -1,0 +1,197 @@
+"""The loop that turns prompts into answers, one token a row and step.
+
+Shapes: B rows still being answered, T tokens, V vocab_size.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from fullspan.core.errors import DataError
+from fullspan.decoding.options import GenerationOptions
+from fullspan.decoding.sampling import draw, process
+from fullspan.decoding.stopping import AnswerText
+from fullspan.models.llama import Llama
+from fullspan.nn.kv_cache import KVCache
+
+# Tokens, over all rows, that pass through the model at once while it reads prompts: bounds the
+# memory of long prompts, and is enough to keep the cores busy.
+_PREFILL_TOKENS = 4096
+
+
+@dataclass(frozen=True)
+class TokenLogprob:
+    """How likely the model found a token, before penalties, temperature and truncation.
+
+    Attributes
+    ----------
+    token_id : int
+    logprob : float
+        Natural logarithm of the probability.
+    top : tuple of (int, float)
+        The most likely tokens and their log-probabilities, most likely first.
+    """
+
+    token_id: int
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(eq=False)
+class Answer:
+    """One row of a batch while it grows.
+
+    Attributes
+    ----------
+    prompt_ids : list of int
+    text : AnswerText
+    generator : torch.Generator
+        The row's own randomness.
+    token_ids : list of int
+        What was generated, the closing end-of-turn token included.
+    logprobs : list of TokenLogprob
+    finish_reason : {"stop", "length"} or None
+        "stop" for an end token or a stop string; None while growing.
+    seconds : float
+        From the start of the batch to this row's last token.
+    """
+
+    prompt_ids: list[int]
+    text: AnswerText
+    generator: torch.Generator
+    token_ids: list[int] = field(default_factory=list)
+    logprobs: list[TokenLogprob] = field(default_factory=list)
+    finish_reason: str | None = None
+    seconds: float = 0.0
+
+    def accept(self, token: int, end_ids: frozenset[int], limit: int) -> str:
+        """Append `token`; return the text that can be shown now."""
+        self.token_ids.append(token)
+        if token in end_ids:
+            self.finish_reason = "stop"
+            return self.text.finish()
+        piece = self.text.push(token)
+        if self.text.stopped:
+            self.finish_reason = "stop"
+        elif len(self.token_ids) >= limit:
+            self.finish_reason = "length"
+            piece += self.text.finish()
+        return piece
+
+
+@torch.inference_mode()
+def generate(
+    model: Llama,
+    answers: Sequence[Answer],
+    options: GenerationOptions,
+    *,
+    end_ids: frozenset[int],
+    n_logprobs: int | None = None,
+) -> Iterator[tuple[Answer, str]]:
+    """Answer every prompt; rows that are done leave the batch.
+
+    Parameters
+    ----------
+    model : Llama
+    answers : sequence of Answer
+        Filled in place.
+    options : GenerationOptions
+    end_ids : frozenset of int
+        Tokens that end an answer.
+    n_logprobs : int, optional
+        Record each token's log-probability and this many of the most likely alternatives.
+
+    Yields
+    ------
+    (Answer, str)
+        After each token: the row and the text that it released, which may be empty.
+
+    Raises
+    ------
+    DataError
+        If a prompt is empty or leaves no room for an answer.
+    """
+    context = model.config.max_positions
+    for answer in answers:
+        _check_length(len(answer.prompt_ids), context)
+    started = time.perf_counter()
+    live = list(answers)
+    longest = max(len(answer.prompt_ids) for answer in live)
+    limits = {
+        id(answer): min(options.max_tokens, context - len(answer.prompt_ids)) for answer in live
+    }
+    cache = KVCache(model.config.n_layers, min(longest + options.max_tokens, context))
+    logits = _prefill(model, [answer.prompt_ids for answer in live], cache)  # [B, V]
+    seen = _seen(live, logits) if options.repetition_penalty != 1 else None
+    while True:
+        tokens = draw(process(logits, options, seen), options, [answer.generator for answer in live])  # [B]
+        if n_logprobs is not None:
+            _record(live, logits, tokens, n_logprobs)
+        for answer, token in zip(live, tokens.tolist(), strict=True):
+            piece = answer.accept(token, end_ids, limits[id(answer)])
+            answer.seconds = time.perf_counter() - started
+            yield answer, piece
+        if seen is not None:
+            seen.scatter_(1, tokens[:, None], True)
+        keep = [row for row, answer in enumerate(live) if answer.finish_reason is None]
+        if not keep:
+            return
+        if len(keep) < len(live):
+            live = [live[row] for row in keep]
+            rows = torch.tensor(keep, device=tokens.device)
+            cache.select(rows)
+            tokens = tokens[rows]
+            seen = seen[rows] if seen is not None else None
+        logits = model(tokens[:, None], cache=cache)[:, -1].float()
+
+
+def _check_length(n_tokens: int, context: int) -> None:
+    if n_tokens == 0:
+        raise DataError("the prompt is empty", "give some text to go on from")
+    if n_tokens >= context:
+        raise DataError(
+            f"the prompt has {n_tokens} tokens, and the model's context holds {context}, "
+            "prompt and answer together",
+            "shorten the prompt",
+        )
+
+
+def _prefill(model: Llama, prompts: Sequence[Sequence[int]], cache: KVCache) -> Tensor:
+    """Read the prompts into the cache; logits [B, V] of what follows each, in float32."""
+    device = next(model.parameters()).device
+    longest = max(len(prompt) for prompt in prompts)
+    ids = torch.zeros((len(prompts), longest), dtype=torch.long, device=device)
+    mask = torch.zeros_like(ids)
+    for row, prompt in enumerate(prompts):
+        # Padding stands on the left, so that every row's next token is in the same column.
+        ids[row, longest - len(prompt) :] = torch.tensor(prompt, device=device)
+        mask[row, longest - len(prompt) :] = 1
+    padded = not bool(mask.all())
+    step = max(1, _PREFILL_TOKENS // len(prompts))
+    for start in range(0, longest, step):
+        columns = slice(start, start + step)
+        hidden = model.hidden(
+            ids[:, columns], attention_mask=mask[:, columns] if padded else None, cache=cache
+        )
+    return model.logits(hidden[:, -1]).float()
+
+
+def _seen(live: Sequence[Answer], logits: Tensor) -> Tensor:
+    seen = torch.zeros_like(logits, dtype=torch.bool)
+    for row, answer in enumerate(live):
+        seen[row, torch.tensor(answer.prompt_ids, device=seen.device)] = True
+    return seen
+
+
+def _record(live: Sequence[Answer], logits: Tensor, tokens: Tensor, n_logprobs: int) -> None:
+    logprobs = logits.log_softmax(-1)
+    chosen = logprobs.gather(1, tokens[:, None])[:, 0].tolist()
+    top = logprobs.topk(min(n_logprobs, logprobs.shape[-1]))
+    rows = zip(live, tokens.tolist(), chosen, top.indices.tolist(), top.values.tolist(), strict=True)
+    for answer, token, logprob, ids, values in rows:
+        answer.logprobs.append(TokenLogprob(token, logprob, tuple(zip(ids, values, strict=True))))
