@@ -140,7 +140,8 @@ class LoRALinear(nn.Module):
 
 
 def _row_norms(weight: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(weight, dim=1)
+    norms: Tensor = torch.linalg.vector_norm(weight, dim=1)
+    return norms
 
 
 def target_names(model: nn.Module, targets: Sequence[str]) -> list[str]:

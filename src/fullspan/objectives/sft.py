@@ -54,7 +54,7 @@ def cross_entropy_sum(
     flat_labels = labels.reshape(-1)
     rows = (flat_labels != IGNORED).nonzero().squeeze(1)  # [N]
     supervised = hidden.reshape(-1, hidden.shape[-1])[rows]  # [N, D]
-    loss: Tensor = _ChunkedCrossEntropy.apply(
+    loss: Tensor = _ChunkedCrossEntropy.apply(  # type: ignore[no-untyped-call]
         supervised,
         head_weight,
         flat_labels[rows],
@@ -106,7 +106,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         return loss
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
         grad_hidden, grad_head = ctx.saved_tensors
         return (

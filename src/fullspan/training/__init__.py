@@ -1,0 +1,1 @@
+"""One training loop, its options, its data and its checkpoints."""
