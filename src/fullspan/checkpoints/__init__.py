@@ -1,0 +1,1 @@
+"""Weights in and out: GGUF, safetensors, and the local model store."""
