@@ -52,6 +52,8 @@ class Answer:
     text : AnswerText
     generator : torch.Generator
         The row's own randomness.
+    limit : int
+        Most tokens to generate; set when the batch starts.
     token_ids : list of int
         What was generated, the closing end-of-turn token included.
     logprobs : list of TokenLogprob
@@ -64,12 +66,13 @@ class Answer:
     prompt_ids: list[int]
     text: AnswerText
     generator: torch.Generator
+    limit: int = 0
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[TokenLogprob] = field(default_factory=list)
     finish_reason: str | None = None
     seconds: float = 0.0
 
-    def accept(self, token: int, end_ids: frozenset[int], limit: int) -> str:
+    def accept(self, token: int, end_ids: frozenset[int]) -> str:
         """Append `token`; return the text that can be shown now."""
         self.token_ids.append(token)
         if token in end_ids:
@@ -78,7 +81,7 @@ class Answer:
         piece = self.text.push(token)
         if self.text.stopped:
             self.finish_reason = "stop"
-        elif len(self.token_ids) >= limit:
+        elif len(self.token_ids) >= self.limit:
             self.finish_reason = "length"
             piece += self.text.finish()
         return piece
@@ -119,13 +122,11 @@ def generate(
     context = model.config.max_positions
     for answer in answers:
         _check_length(len(answer.prompt_ids), context)
+        answer.limit = min(options.max_tokens, context - len(answer.prompt_ids))
     started = time.perf_counter()
     live = list(answers)
     longest = max(len(answer.prompt_ids) for answer in live)
-    limits = {
-        id(answer): min(options.max_tokens, context - len(answer.prompt_ids)) for answer in live
-    }
-    cache = KVCache(model.config.n_layers, min(longest + options.max_tokens, context))
+    cache = model.new_cache(min(longest + options.max_tokens, context))
     logits = _prefill(model, [answer.prompt_ids for answer in live], cache)  # [B, V]
     seen = _seen(live, logits) if options.repetition_penalty != 1 else None
     while True:
@@ -133,7 +134,7 @@ def generate(
         if n_logprobs is not None:
             _record(live, logits, tokens, n_logprobs)
         for answer, token in zip(live, tokens.tolist(), strict=True):
-            piece = answer.accept(token, end_ids, limits[id(answer)])
+            piece = answer.accept(token, end_ids)
             answer.seconds = time.perf_counter() - started
             yield answer, piece
         if seen is not None:
@@ -171,13 +172,10 @@ def _prefill(model: Llama, prompts: Sequence[Sequence[int]], cache: KVCache) -> 
         # Padding stands on the left, so that every row's next token is in the same column.
         ids[row, longest - len(prompt) :] = torch.tensor(prompt, device=device)
         mask[row, longest - len(prompt) :] = 1
-    padded = not bool(mask.all())
     step = max(1, _PREFILL_TOKENS // len(prompts))
     for start in range(0, longest, step):
         columns = slice(start, start + step)
-        hidden = model.hidden(
-            ids[:, columns], attention_mask=mask[:, columns] if padded else None, cache=cache
-        )
+        hidden = model.hidden(ids[:, columns], attention_mask=mask[:, columns], cache=cache)
     return model.logits(hidden[:, -1]).float()
 
 

@@ -5,7 +5,8 @@ This module stays free of torch, so that help and wrong options cost no seconds.
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, TypedDict
 
 from pydantic import Field
 
@@ -66,3 +67,33 @@ class GenerationOptions(Sampling):
         lt=2**63,
         description="same seed, same sample; the i-th prompt of a batch draws from seed + i",
     )
+
+
+class Options(TypedDict, total=False):
+    """The fields of `GenerationOptions` as keyword arguments, for type checkers."""
+
+    temperature: float
+    top_k: int | None
+    top_p: float | None
+    min_p: float | None
+    repetition_penalty: float
+    max_tokens: int
+    stop: str | Sequence[str]
+    seed: int | None
+
+
+def options_from(keywords: Options) -> GenerationOptions:
+    """Validate keyword arguments; one stop string may be given bare.
+
+    Raises
+    ------
+    ConfigError
+        If a name is unknown or a value out of its range.
+
+    Examples
+    --------
+    >>> options_from({"stop": "END", "max_tokens": 8}).stop
+    ('END',)
+    """
+    stop = keywords.get("stop", ())
+    return GenerationOptions.build({**keywords, "stop": (stop,) if isinstance(stop, str) else tuple(stop)})

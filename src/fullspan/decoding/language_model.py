@@ -1,0 +1,324 @@
+"""A language model to hold in the hand: weights, tokenizer, and what can be asked of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Unpack, overload
+
+import torch
+
+from fullspan.adapters.lora import merge_lora
+from fullspan.adapters.peft_format import load_adapter
+from fullspan.checkpoints.store import find_model
+from fullspan.core.device import default_device, default_dtype
+from fullspan.core.errors import CheckpointError, ConfigError, DataError
+from fullspan.decoding.generation import Answer, TokenLogprob, generate
+from fullspan.decoding.options import GenerationOptions, Options, options_from
+from fullspan.decoding.scoring import Score, score_tokens
+from fullspan.decoding.stopping import AnswerText
+from fullspan.models.llama import Llama
+from fullspan.models.loading import load_model
+from fullspan.text.chat import render
+from fullspan.text.examples import Message
+from fullspan.text.tokenizer import Tokenizer, load_tokenizer
+
+# One turn of a conversation: a mapping has "role" and "content".
+Turn = Message | Mapping[str, str]
+
+_ADAPTER_CONFIG = "adapter_config.json"
+
+
+@dataclass(frozen=True)
+class Generation:
+    """An answer.
+
+    Attributes
+    ----------
+    text : str
+        Without the closing end-of-turn token or stop string.
+    token_ids : tuple of int
+        Every generated token, the closing one included.
+    finish_reason : {"stop", "length"}
+        "stop": an end token or a stop string; "length": `max_tokens` or the context was reached.
+    n_prompt_tokens : int
+    seconds : float
+        From the start of the batch to this answer's last token.
+    logprobs : tuple of TokenLogprob or None
+        One for each of `token_ids`, where asked for.
+    """
+
+    text: str
+    token_ids: tuple[int, ...]
+    finish_reason: str
+    n_prompt_tokens: int
+    seconds: float
+    logprobs: tuple[TokenLogprob, ...] | None = None
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Generated tokens over the whole time, reading the prompt included."""
+        return len(self.token_ids) / self.seconds
+
+
+class Stream:
+    """Pieces of an answer's text as they are generated; iterate over it once.
+
+    Stopping early leaves the answer so far in `result`.
+    """
+
+    def __init__(self, answer: Answer, pieces: Iterator[tuple[Answer, str]]) -> None:
+        self._answer = answer
+        self._pieces = pieces
+
+    def __iter__(self) -> Iterator[str]:
+        return (piece for _, piece in self._pieces if piece)
+
+    @property
+    def result(self) -> Generation:
+        """What was generated so far."""
+        return _generation(self._answer, logprobs=False)
+
+
+class LanguageModel:
+    """A model with its tokenizer; `fullspan.load` makes one.
+
+    The methods that generate take the options of `fullspan.decoding.options.GenerationOptions` as
+    keywords: max_tokens (256), temperature (0: greedy), top_k, top_p, min_p, repetition_penalty, stop (a
+    string or several) and seed. `logprobs=n` records each token's log-probability and the n most likely
+    alternatives; 0 records the token's alone.
+
+    Parameters
+    ----------
+    model : Llama
+    tokenizer : Tokenizer
+    name : str
+        What it is called in messages and reports.
+
+    Examples
+    --------
+    >>> model = load("smollm2-135m-instruct")  # doctest: +SKIP
+    >>> model.generate("The capital of France is", max_tokens=2).text  # doctest: +SKIP
+    ' Paris.'
+    """
+
+    def __init__(self, model: Llama, tokenizer: Tokenizer, name: str) -> None:
+        self.model = model.eval()
+        self.tokenizer = tokenizer
+        self.name = name
+
+    @overload
+    def generate(
+        self, prompt: str, *, logprobs: int | None = None, **options: Unpack[Options]
+    ) -> Generation: ...
+
+    @overload
+    def generate(
+        self, prompt: Sequence[str], *, logprobs: int | None = None, **options: Unpack[Options]
+    ) -> list[Generation]: ...
+
+    def generate(
+        self, prompt: str | Sequence[str], *, logprobs: int | None = None, **options: Unpack[Options]
+    ) -> Generation | list[Generation]:
+        """Go on from a prompt, or from each of several at once.
+
+        Raises
+        ------
+        ConfigError
+            If an option is unknown or out of its range.
+        DataError
+            If a prompt is empty or longer than the model's context.
+        """
+        chosen = options_from(options)
+        if isinstance(prompt, str):
+            return self.answer([self.prompt_ids(prompt)], chosen, logprobs)[0]
+        return self.answer([self.prompt_ids(each) for each in prompt], chosen, logprobs)
+
+    @overload
+    def chat(
+        self,
+        messages: str | Sequence[Turn],
+        *,
+        logprobs: int | None = None,
+        **options: Unpack[Options],
+    ) -> Generation: ...
+
+    @overload
+    def chat(
+        self,
+        messages: Sequence[str | Sequence[Turn]],
+        *,
+        logprobs: int | None = None,
+        **options: Unpack[Options],
+    ) -> list[Generation]: ...
+
+    def chat(
+        self,
+        messages: str | Sequence[Turn] | Sequence[str | Sequence[Turn]],
+        *,
+        logprobs: int | None = None,
+        **options: Unpack[Options],
+    ) -> Generation | list[Generation]:
+        """Answer a question or a conversation, or each of several at once.
+
+        Parameters
+        ----------
+        messages : str, sequence of turns, or a sequence of either
+            A turn is a `Message` or a mapping with "role" and "content"; a string is a user's turn.
+
+        Raises
+        ------
+        ConfigError
+            If an option is wrong, or if the model has no chat template.
+        DataError
+            If a conversation is empty, badly formed or longer than the model's context.
+        """
+        chosen = options_from(options)
+        if isinstance(messages, str) or (messages and isinstance(messages[0], Message | Mapping)):
+            return self.answer([self.chat_ids(messages)], chosen, logprobs)[0]
+        return self.answer([self.chat_ids(each) for each in messages], chosen, logprobs)
+
+    def stream(self, prompt: str, **options: Unpack[Options]) -> Stream:
+        """As `generate`, yielding text as it comes."""
+        return self.stream_answer(self.prompt_ids(prompt), options_from(options))
+
+    def stream_chat(self, messages: str | Sequence[Turn], **options: Unpack[Options]) -> Stream:
+        """As `chat`, yielding text as it comes."""
+        return self.stream_answer(self.chat_ids(messages), options_from(options))
+
+    @overload
+    def score(self, text: str) -> Score: ...
+
+    @overload
+    def score(self, text: Sequence[str]) -> list[Score]: ...
+
+    def score(self, text: str | Sequence[str]) -> Score | list[Score]:
+        """Log-probabilities of a text's tokens, or of each of several texts.
+
+        Raises
+        ------
+        DataError
+            If a text has fewer than two tokens or more than the model's context holds.
+        """
+        if isinstance(text, str):
+            return score_tokens(self.model, self.prompt_ids(text))
+        return [score_tokens(self.model, self.prompt_ids(each)) for each in text]
+
+    def prompt_ids(self, prompt: str) -> list[int]:
+        """Tokens of plain text, with what the tokenizer puts before a text."""
+        return self.tokenizer.encode(prompt, add_special_tokens=True)
+
+    def chat_ids(self, messages: str | Sequence[Turn]) -> list[int]:
+        """Tokens of a conversation up to where the assistant's answer begins."""
+        raise NotImplementedError
+
+    def answer(
+        self,
+        prompts: Sequence[list[int]],
+        options: GenerationOptions,
+        n_logprobs: int | None = None,
+    ) -> list[Generation]:
+        """Answer prompts that are tokens already, as one batch."""
+        if n_logprobs is not None and n_logprobs < 0:
+            raise ConfigError(f"logprobs must be 0 or more, got {n_logprobs}")
+        answers = self._answers(prompts, options)
+        if answers:
+            for _ in generate(self.model, answers, options, end_ids=self._end_ids, n_logprobs=n_logprobs):
+                pass
+        return [_generation(answer, logprobs=n_logprobs is not None) for answer in answers]
+
+    def stream_answer(self, prompt: list[int], options: GenerationOptions) -> Stream:
+        """Answer one prompt of tokens, text by text."""
+        answers = self._answers([prompt], options)
+        return Stream(answers[0], generate(self.model, answers, options, end_ids=self._end_ids))
+
+    @property
+    def _end_ids(self) -> frozenset[int]:
+        return frozenset(self.tokenizer.eos_ids)
+
+    def _answers(self, prompts: Sequence[list[int]], options: GenerationOptions) -> list[Answer]:
+        # Without a seed the draw still follows torch's own, so that seeding everything once is enough.
+        seed = int(torch.randint(2**62, ())) if options.seed is None else options.seed
+        device = next(self.model.parameters()).device
+        return [
+            Answer(
+                prompt_ids=prompt,
+                text=AnswerText(self.tokenizer.stream(), options.stop),
+                generator=torch.Generator(device).manual_seed((seed + row) % 2**63),
+            )
+            for row, prompt in enumerate(prompts)
+        ]
+
+
+def _generation(answer: Answer, *, logprobs: bool) -> Generation:
+    return Generation(
+        text=answer.text.text,
+        token_ids=tuple(answer.token_ids),
+        finish_reason=answer.finish_reason or "length",
+        n_prompt_tokens=len(answer.prompt_ids),
+        seconds=answer.seconds,
+        logprobs=tuple(answer.logprobs) if logprobs else None,
+    )
+
+
+def load(
+    name_or_path: str | Path,
+    *,
+    adapter: str | Path | None = None,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+) -> LanguageModel:
+    """Load a language model.
+
+    Parameters
+    ----------
+    name_or_path : str or Path
+        A model of the store, a GGUF file, a Hugging Face folder, or a folder with an adapter, whose
+        configuration names the model it belongs to.
+    adapter : str or Path, optional
+        Folder of an adapter in PEFT's format; it is merged into the weights in float32.
+    dtype : torch.dtype, optional
+        bfloat16 where the device is fast at it, otherwise float32.
+    device : torch.device or str, optional
+        A CUDA device where there is one, otherwise the CPU.
+
+    Raises
+    ------
+    CheckpointError
+        If there is no such model, or it is broken.
+
+    Examples
+    --------
+    >>> load("smollm2-135m-instruct").chat("What is 2 + 2?").text  # doctest: +SKIP
+    '2 + 2 = 4.'
+    """
+    name = str(name_or_path)
+    if adapter is None and (Path(name) / _ADAPTER_CONFIG).is_file():
+        adapter, name_or_path = name_or_path, _base_of(Path(name))
+    path = find_model(str(name_or_path))
+    device = torch.device(device) if device is not None else default_device()
+    dtype = dtype or default_dtype(device)
+    tokenizer = load_tokenizer(path)
+    if adapter is None:
+        return LanguageModel(load_model(path, dtype=dtype, device=device), tokenizer, name)
+    # Merging in float32 before rounding to the final dtype rounds once instead of twice.
+    model = load_model(path, dtype=torch.float32, device=device)
+    load_adapter(model, Path(adapter))
+    merge_lora(model)
+    return LanguageModel(model.to(dtype), tokenizer, f"{name} + {adapter}" if name != str(adapter) else name)
+
+
+def _base_of(adapter: Path) -> str:
+    """The model that an adapter was trained on."""
+    try:
+        base = json.loads((adapter / _ADAPTER_CONFIG).read_text(encoding="utf-8"))["base_model_name_or_path"]
+    except (ValueError, KeyError, TypeError):
+        base = None
+    if not isinstance(base, str) or not base:
+        raise CheckpointError(
+            f"{adapter / _ADAPTER_CONFIG} does not name the model it belongs to",
+            "name it: give the model, and this folder as the adapter",
+        )
+    return base

@@ -1,0 +1,70 @@
+"""How likely a model finds a text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from fullspan.core.errors import DataError
+from fullspan.models.llama import Llama
+
+# Rows of logits held at once: 256 x 49,152 in float32 are 50 MB.
+_LOGIT_ROWS = 256
+
+
+@dataclass(frozen=True)
+class Score:
+    """Log-probability of each token of a text given the tokens before it.
+
+    Attributes
+    ----------
+    token_ids : tuple of int
+    logprobs : tuple of float
+        Natural logarithms for all tokens but the first, which nothing precedes.
+
+    Examples
+    --------
+    >>> score = Score(token_ids=(5, 7, 9), logprobs=(math.log(0.5), math.log(0.125)))
+    >>> round(score.total, 3), round(score.perplexity, 3)
+    (-2.773, 4.0)
+    """
+
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+
+    @property
+    def total(self) -> float:
+        """Log-probability of the text after its first token."""
+        return math.fsum(self.logprobs)
+
+    @property
+    def perplexity(self) -> float:
+        """exp of the mean negative log-probability."""
+        return math.exp(-self.total / len(self.logprobs))
+
+
+@torch.inference_mode()
+def score_tokens(model: Llama, token_ids: Sequence[int]) -> Score:
+    """Score one sequence of tokens.
+
+    Raises
+    ------
+    DataError
+        If there are fewer than two tokens, or more than the model's context holds.
+    """
+    context = model.config.max_positions
+    if not 2 <= len(token_ids) <= context:
+        raise DataError(
+            f"a text to score needs from 2 to {context} tokens (the model's context), got {len(token_ids)}"
+        )
+    ids = torch.tensor(token_ids, device=next(model.parameters()).device)
+    hidden = model.hidden(ids[None])[0, :-1]  # [T - 1, d_model]
+    logprobs: list[float] = []
+    for rows, following in zip(hidden.split(_LOGIT_ROWS), ids[1:].split(_LOGIT_ROWS), strict=True):
+        logits = model.logits(rows).float()
+        chosen = logits.gather(1, following[:, None])[:, 0]
+        logprobs += (chosen - logits.logsumexp(-1)).tolist()
+    return Score(tuple(token_ids), tuple(logprobs))
