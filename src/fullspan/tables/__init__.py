@@ -1,0 +1,1 @@
+"""Tables: HiveQL on DuckDB over Parquet, JSONL and CSV, and the docstrings table of the demo."""
