@@ -1,0 +1,194 @@
+"""Open and write checkpoints of any architecture that has a file in this folder."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import pkgutil
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+import fullspan.models
+from fullspan.checkpoints.gguf_file import GGMLQuantizationType, GGUFFile, parse_ggml_type, write_gguf
+from fullspan.checkpoints.safetensors_folder import SafetensorsFolder, write_folder
+from fullspan.checkpoints.weights import load_weights
+from fullspan.core.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from fullspan.models.llama import Llama
+
+
+def architectures() -> list[str]:
+    """Names of the supported architectures: the files of this folder.
+
+    Examples
+    --------
+    >>> architectures()
+    ['llama']
+    """
+    names = (module.name for module in pkgutil.iter_modules(fullspan.models.__path__))
+    return sorted(name for name in names if not name.startswith("_") and name != "loading")
+
+
+def load_model(
+    path: Path | str, *, dtype: torch.dtype = torch.float32, device: torch.device | str | None = None
+) -> Llama:
+    """Open a GGUF file or a Hugging Face folder (or one .safetensors file beside its config.json).
+
+    Parameters
+    ----------
+    path : Path
+        File or folder.
+    dtype : torch.dtype
+        Of the weights in memory; quantised ones are dequantised.
+    device : torch.device, optional
+        The CPU by default.
+
+    Returns
+    -------
+    Llama
+        In evaluation mode.
+
+    Raises
+    ------
+    CheckpointError
+        If the architecture is not supported, or weights are missing, unexpected or misshapen.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise CheckpointError(f"no such file or folder: {path}")
+    device = torch.device("cpu" if device is None else device)
+    return _load_gguf(path, dtype, device) if _is_gguf(path) else _load_folder(path, dtype, device)
+
+
+def _is_gguf(path: Path) -> bool:
+    if path.is_dir() or path.suffix == ".safetensors":
+        return False
+    with path.open("rb") as file:
+        if file.read(4) == b"GGUF":
+            return True
+    raise CheckpointError(f"{path} is neither a GGUF file nor a model folder")
+
+
+def _architecture(name: Any) -> ModuleType:
+    if name not in architectures():
+        raise CheckpointError(
+            f"architecture {name!r} is not supported", "supported: " + ", ".join(architectures())
+        )
+    return importlib.import_module(f"fullspan.models.{name}")
+
+
+def _load_gguf(path: Path, dtype: torch.dtype, device: torch.device) -> Llama:
+    file = GGUFFile(path)
+    module = _architecture(file.metadata.get("general.architecture"))
+    shapes = {name: tuple(tensor.shape) for name, tensor in file.tensors.items()}
+    divisors = file.dequantize("rope_freqs.weight") if "rope_freqs.weight" in shapes else None
+    config = module.Config.from_gguf(file.metadata, shapes, divisors)
+
+    weights = ((name, file.tensor(name, dtype)) for name in shapes)
+    return _fill(module, config, module.weights_from_gguf(config, weights), device)
+
+
+def _load_folder(path: Path, dtype: torch.dtype, device: torch.device) -> Llama:
+    folder = SafetensorsFolder(path)
+    module = _architecture(folder.config.get("model_type"))
+    config = module.Config.from_hf(folder.config)
+    weights = module.weights_from_hf(config, folder.items(dtype))
+    return _fill(module, config, weights, device)
+
+
+def _fill(
+    module: ModuleType, config: Any, weights: Iterable[tuple[str, Tensor]], device: torch.device
+) -> Llama:
+    # No memory is spent on random weights that would be overwritten.
+    with torch.device("meta"):
+        model: Llama = module.Model(config)
+    placed = ((name, weight.to(device)) for name, weight in weights)
+    load_weights(model, placed, tied={"lm_head.weight"} if config.tied_head else ())
+    return model.eval()
+
+
+def save_model(
+    model: Llama,
+    path: Path | str,
+    *,
+    tokenizer: Any = None,
+    ggml_type: str = "f16",
+    name: str | None = None,
+) -> None:
+    """Write a GGUF file if `path` ends in .gguf, else a Hugging Face folder.
+
+    Parameters
+    ----------
+    model : Llama
+        With adapters merged.
+    path : Path
+        What stood there is replaced when everything is written.
+    tokenizer : Tokenizer, optional
+        Written along, so that the model can be used from that path alone.
+    ggml_type : str
+        Type of the matrices in a GGUF file, such as f32, f16, bf16, q8_0 or q4_1. Vectors stay float32, and
+        matrices whose rows do not divide into the type's blocks are f16.
+    name : str, optional
+        The model's name in GGUF metadata; the file's by default.
+
+    Raises
+    ------
+    CheckpointError
+        If the format cannot express the model or `ggml_type` is unknown.
+    """
+    path = Path(path)
+    if path.suffix == ".gguf":
+        _save_gguf(model, path, tokenizer, ggml_type, name or path.stem)
+    else:
+        _save_folder(model, path, tokenizer)
+
+
+def _save_gguf(model: Llama, path: Path, tokenizer: Any, ggml_type: str, name: str) -> None:
+    module = importlib.import_module(type(model).__module__)
+    matrix_type = parse_ggml_type(ggml_type)
+    metadata = {**model.config.to_gguf(), "general.name": name}
+    if tokenizer is not None:
+        metadata |= tokenizer.to_gguf_metadata()
+    tensors = {
+        theirs: weight.float().cpu().numpy()
+        for theirs, weight in module.weights_to_gguf(model.config, model.state_dict().items())
+    }
+    types = {theirs: _storage_type(theirs, array.ndim, matrix_type) for theirs, array in tensors.items()}
+    write_gguf(path, metadata, tensors, types)
+
+
+def _storage_type(name: str, ndim: int, matrix_type: GGMLQuantizationType) -> GGMLQuantizationType:
+    if ndim < 2:
+        return GGMLQuantizationType.F32
+    # Four and five bits cost the embedding and the head too much; llama.cpp spares them too.
+    coarse = matrix_type.name.startswith(("Q4", "Q5"))
+    return (
+        GGMLQuantizationType.Q8_0
+        if coarse and name in ("token_embd.weight", "output.weight")
+        else matrix_type
+    )
+
+
+def _save_folder(model: Llama, path: Path, tokenizer: Any) -> None:
+    weights = dict(model.state_dict())
+    if model.config.tied_head:
+        del weights["lm_head.weight"]
+    dtype = str(model.model.norm.weight.dtype).removeprefix("torch.")
+    config = {**model.config.to_hf(), "dtype": dtype, "torch_dtype": dtype}
+    with tempfile.TemporaryDirectory() as temporary:
+        extra: dict[str, str | bytes | Path] = {}
+        if tokenizer is not None:
+            ends = list(tokenizer.eos_ids)
+            ids = {"bos_token_id": tokenizer.bos_id, "eos_token_id": ends, "pad_token_id": tokenizer.pad_id}
+            config |= ids
+            extra["generation_config.json"] = json.dumps(ids, indent=2) + "\n"
+            tokenizer.save(Path(temporary))
+            extra |= {file.name: file for file in sorted(Path(temporary).iterdir())}
+        write_folder(path, config, weights, extra_files=extra)

@@ -1,0 +1,1 @@
+"""Torch blocks that models are put together from; they take plain arguments, never a config."""
