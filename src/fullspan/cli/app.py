@@ -43,7 +43,13 @@ class _Verbs(typer.core.TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name = args[0]
-        return (name, _load(name), args[1:]) if name in _verb_files() else super().resolve_command(ctx, args)
+        if name in _verb_files():
+            return name, _load(name), args[1:]
+        if ctx.resilient_parsing or name.startswith("-"):
+            return super().resolve_command(ctx, args)
+        from fullspan.core.errors import ConfigError, did_you_mean
+
+        raise ConfigError(f"no command named {name!r}", did_you_mean(name, _verb_files()))
 
 
 def config_of(verb: str) -> type[Config]:
@@ -113,6 +119,10 @@ def main() -> None:
         if isinstance(error, FullspanError):
             print(f"error: {error}", file=sys.stderr)
             raise SystemExit(2) from None
+        if isinstance(error, ModuleNotFoundError) and (extra := _extra_with(error.name or "")):
+            print(f"error: this needs the package {error.name!r}, which is not installed", file=sys.stderr)
+            print(f"hint: pip install 'fullspan[{extra}]'", file=sys.stderr)
+            raise SystemExit(2) from None
         if isinstance(error, OSError) and error.strerror:
             where = f": {error.filename}" if error.filename else ""
             print(f"error: {error.strerror}{where}", file=sys.stderr)
@@ -123,3 +133,15 @@ def main() -> None:
             file=sys.stderr,
         )
         raise SystemExit(1) from None
+
+
+def _extra_with(package: str) -> str | None:
+    """The extra that installs a package, if one does."""
+    import importlib.metadata
+    import re
+
+    for requirement in importlib.metadata.requires("fullspan") or []:
+        extra = re.match(rf"{re.escape(package)}\b.*extra == ['\"](\w+)['\"]", requirement)
+        if extra:
+            return extra[1]
+    return None

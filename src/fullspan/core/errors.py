@@ -48,10 +48,6 @@ class RunError(FullspanError):
     """A run directory is in use, incomplete or does not belong to this command."""
 
 
-class MissingDependencyError(FullspanError):
-    """An optional package that this job needs is not installed."""
-
-
 def did_you_mean(name: str, choices: Iterable[str]) -> str:
     """Suggest the nearest of `choices`, or list them when none is near.
 
