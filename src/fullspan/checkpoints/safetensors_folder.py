@@ -29,6 +29,12 @@ class SafetensorsFolder:
         A folder with ``model.safetensors``, or ``model.safetensors.index.json`` and the files it
         names, or any ``*.safetensors``; or a single such file.
 
+    Attributes
+    ----------
+    path : Path
+    files : list of Path
+        The files of weights.
+
     Raises
     ------
     CheckpointError
@@ -49,20 +55,20 @@ class SafetensorsFolder:
         self.path = Path(path)
         index: dict[str, str] = {}
         if self.path.is_file():
-            files = [self.path]
+            self.files = [self.path]
         elif not self.path.is_dir():
             raise CheckpointError(f"no such file or folder: {self.path}")
         elif (self.path / _SINGLE).is_file():
-            files = [self.path / _SINGLE]
+            self.files = [self.path / _SINGLE]
         elif (self.path / _INDEX).is_file():
             index = _read_index(self.path)
-            files = [self.path / name for name in sorted(set(index.values()))]
+            self.files = [self.path / name for name in sorted(set(index.values()))]
         else:
-            files = sorted(self.path.glob("*.safetensors"))
-        if not files:
+            self.files = sorted(self.path.glob("*.safetensors"))
+        if not self.files:
             raise CheckpointError(f"{self.path} holds no safetensors file", f"expected {_SINGLE} or {_INDEX}")
         self._file_of: dict[str, Any] = {}
-        for file in files:
+        for file in self.files:
             handle = _open(file)
             for name in handle.keys():
                 if name in self._file_of:
