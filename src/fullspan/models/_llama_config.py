@@ -223,19 +223,17 @@ def _refuse_hf(config: Mapping[str, Any]) -> None:
         raise CheckpointError(f"hidden_act {config['hidden_act']!r} is not supported", "supported: silu")
     for key in _HF_UNSUPPORTED:
         if config.get(key):
-            raise CheckpointError(
-                f"the config sets {key} to {config[key]!r}, which fullspan does not support"
-            )
+            raise CheckpointError(f"the config sets {key} to {config[key]!r}, which is not supported")
 
 
 def _refuse_gguf(metadata: Mapping[str, Any]) -> None:
     known = {f"llama.{name}" for name in (*_GGUF_SIZES.values(), *_GGUF_OTHERS, _GGUF_EPS)}
     for key, value in metadata.items():
         if key.startswith("llama.") and key not in known and bool(np.any(value)):
-            raise CheckpointError(f"the file sets {key} to {value!r}, which fullspan does not support")
+            raise CheckpointError(f"the file sets {key} to {value!r}, which is not supported")
     head_dim = metadata.get("llama.rope.dimension_count")
     for key in ("llama.attention.key_length", "llama.attention.value_length"):
         if metadata.get(key, head_dim) != head_dim:
             raise CheckpointError(
-                f"{key} is {metadata[key]}, llama.rope.dimension_count {head_dim}; fullspan supports equal ones"
+                f"{key} is {metadata[key]}, but llama.rope.dimension_count {head_dim}, expected the same"
             )

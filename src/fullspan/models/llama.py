@@ -222,6 +222,8 @@ def _visibility(
 
 # Weights in files -------------------------------------------------------------------------------
 
+Named = tuple[str, Tensor]
+
 _GGUF_OUTER = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
 _GGUF_INNER = {
     "attn_norm": "input_layernorm",
@@ -237,9 +239,7 @@ _GGUF_INNER = {
 _TO_GGUF = {ours: theirs for theirs, ours in (_GGUF_OUTER | _GGUF_INNER).items()}
 
 
-def weights_from_hf(
-    config: LlamaConfig, weights: Iterable[tuple[str, Tensor]]
-) -> Iterator[tuple[str, Tensor]]:
+def weights_from_hf(config: LlamaConfig, weights: Iterable[Named]) -> Iterator[Named]:
     """Drop what old or tied checkpoints carry beside the weights."""
     for name, weight in weights:
         if name.endswith("rotary_emb.inv_freq") or (config.tied_head and name == "lm_head.weight"):
@@ -247,9 +247,7 @@ def weights_from_hf(
         yield name, weight
 
 
-def weights_from_gguf(
-    config: LlamaConfig, weights: Iterable[tuple[str, Tensor]]
-) -> Iterator[tuple[str, Tensor]]:
+def weights_from_gguf(config: LlamaConfig, weights: Iterable[Named]) -> Iterator[Named]:
     """Rename the tensors of a GGUF file and undo its order of query and key rows.
 
     A name that is not known here is passed on, for the loader to report.
@@ -263,9 +261,7 @@ def weights_from_gguf(
         yield ours, weight
 
 
-def weights_to_gguf(
-    config: LlamaConfig, weights: Iterable[tuple[str, Tensor]]
-) -> Iterator[tuple[str, Tensor]]:
+def weights_to_gguf(config: LlamaConfig, weights: Iterable[Named]) -> Iterator[Named]:
     """The inverse of `weights_from_gguf`, with Llama 3's scaling as the tensor that GGUF wants.
 
     Raises
@@ -316,11 +312,11 @@ def _rotated_heads(name: str, config: LlamaConfig) -> int:
 
 def _half_split(weight: Tensor, heads: int) -> Tensor:
     # GGUF rotates neighbouring rows (2i, 2i + 1) of a head, Hugging Face rows (i, i + D/2).
-    return weight.unflatten(0, (heads, -1, 2)).transpose(1, 2).reshape(weight.shape)
+    return weight.view(heads, -1, 2, *weight.shape[1:]).transpose(1, 2).reshape(weight.shape)
 
 
 def _interleaved(weight: Tensor, heads: int) -> Tensor:
-    return weight.unflatten(0, (heads, 2, -1)).transpose(1, 2).reshape(weight.shape)
+    return weight.view(heads, 2, -1, *weight.shape[1:]).transpose(1, 2).reshape(weight.shape)
 
 
 Config, Model = LlamaConfig, Llama  # the names under which `loading` finds an architecture

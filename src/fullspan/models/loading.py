@@ -32,8 +32,8 @@ def architectures() -> list[str]:
     >>> architectures()
     ['llama']
     """
-    names = (module.name for module in pkgutil.iter_modules(fullspan.models.__path__))
-    return sorted(name for name in names if not name.startswith("_") and name != "loading")
+    names = {module.name for module in pkgutil.iter_modules(fullspan.models.__path__)}
+    return sorted(name for name in names - {"loading", "tokenizers"} if not name.startswith("_"))
 
 
 def load_model(
