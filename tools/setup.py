@@ -70,7 +70,7 @@ def why(errors: str) -> str:
         if found := re.search(pattern, errors):
             return (
                 f"pip could not get {found[1]!r}: connect to a package index, or point pip at a folder of "
-                "wheels (`PIP_FIND_LINKS=/folder make ...`) or a mirror (`PIP_INDEX_URL=https://... make ...`)."
+                "wheels (`PIP_FIND_LINKS=/folder make ...`) or at a mirror (`PIP_INDEX_URL=URL make ...`)."
             )
     lines = errors.strip().splitlines()
     last = [line for line in lines if line.startswith("ERROR")] or lines

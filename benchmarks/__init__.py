@@ -1,0 +1,1 @@
+"""Our figures beside the best peers': `python -m benchmarks [name ...]`."""
