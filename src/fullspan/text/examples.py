@@ -11,14 +11,8 @@ from typing import Any, BinaryIO
 from fullspan.core.errors import DataError, did_you_mean
 
 MAX_LINE_BYTES = 64 * 1024 * 1024
-ROLES = ("system", "user", "assistant")
-_SHAREGPT_ROLES = {
-    "system": "system",
-    "human": "user",
-    "user": "user",
-    "gpt": "assistant",
-    "assistant": "assistant",
-}
+_ROLES = {"system": "system", "user": "user", "assistant": "assistant"}
+_SHAREGPT_ROLES = {**_ROLES, "human": "user", "gpt": "assistant"}
 
 
 @dataclass(frozen=True)
@@ -117,7 +111,7 @@ def _format_of(row: Any) -> str:
 
 def _from_messages(row: Mapping[str, Any]) -> list[Message]:
     return [
-        Message(_role(turn, "role", dict(zip(ROLES, ROLES, strict=True)), number), _text(turn, "content", number))
+        Message(_role(turn, "role", _ROLES, number), _text(turn, "content", number))
         for number, turn in _turns(row, "messages")
     ]
 
@@ -168,7 +162,7 @@ def _turns(row: Mapping[str, Any], key: str) -> Iterator[tuple[int, Mapping[str,
         if not isinstance(turn, dict):
             raise _RowError(f"turn {number} is a {_json_type(turn)}, expected an object")
         if turn.get("tool_calls"):
-            raise _RowError(f"turn {number} has tool calls, which are not read", "write them out in the content")
+            raise _RowError(f"turn {number} has tool calls, which are not read", "write them in the content")
         yield number, turn
 
 
@@ -192,7 +186,7 @@ def _text(row: Mapping[str, Any], key: str, turn: int | None = None) -> str:
     try:
         value.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise _RowError(f"{of_turn}{key!r} has half a surrogate pair at character {error.start + 1}") from None
+        raise _RowError(f"{of_turn}{key!r} has half a surrogate pair (character {error.start + 1})") from None
     return value
 
 
@@ -258,7 +252,9 @@ def _parse(data: bytes, where: str) -> Any:
     try:
         return json.loads(data.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
-        raise DataError(f"{where}: is not UTF-8 at byte {error.start + 1}", "save the file as UTF-8") from None
+        raise DataError(
+            f"{where}: is not UTF-8 at byte {error.start + 1}", "save the file as UTF-8"
+        ) from None
     except RecursionError:
         raise DataError(f"{where}: is nested too deeply") from None
     except ValueError as error:

@@ -327,7 +327,9 @@ def _sentencepiece_keys(
     for left, right in merges:
         ranks.setdefault(left + right, len(ranks))
     # Tokens that no merge makes come last; their order is of no account.
-    scores = [-float(ranks.get(token, len(ranks))) if types[vocab[token]] == _NORMAL else 0.0 for token in tokens]
+    scores = [
+        -float(ranks.get(token, len(ranks))) if types[vocab[token]] == _NORMAL else 0.0 for token in tokens
+    ]
     if _merges_from_scores(vocab, scores, types) != merges:
         raise CheckpointError(
             "GGUF keeps one score a token, and this tokenizer's merges cannot be written that way",

@@ -112,7 +112,9 @@ def fit_lengths(
         else:
             skipped.append(index)
     if not kept:
-        raise DataError(f"none of {len(examples)} examples fits {max_length} tokens", "raise the maximal length")
+        raise DataError(
+            f"none of {len(examples)} examples fits {max_length} tokens", "raise the maximal length"
+        )
     return Fitted(kept, truncated, skipped)
 
 

@@ -112,19 +112,21 @@ class Tokenizer:
         """Number of tokens, added ones included."""
         return int(self.backend.get_vocab_size())
 
+    def token(self, index: int) -> str:
+        """Spelling of one token in the vocabulary."""
+        return str(self.backend.id_to_token(index))
+
     @property
     def bos_token(self) -> str:
         """Text of the token that begins a text, "" if there is none."""
-        return "" if self.bos_id is None else str(self.backend.id_to_token(self.bos_id))
+        return "" if self.bos_id is None else self.token(self.bos_id)
 
     @property
     def eos_token(self) -> str:
         """Text of the first token that ends a reply, "" if there is none."""
-        return str(self.backend.id_to_token(self.eos_ids[0])) if self.eos_ids else ""
+        return self.token(self.eos_ids[0]) if self.eos_ids else ""
 
-    def encode(
-        self, text: str, *, add_special_tokens: bool = False, allow_special: bool = True
-    ) -> list[int]:
+    def encode(self, text: str, *, add_special_tokens: bool = False, allow_special: bool = True) -> list[int]:
         """Token ids of `text`.
 
         Parameters
@@ -245,7 +247,11 @@ class TextStream:
         self._pieces: _BytePieces | _SentencePieces | _AnyPieces
         if decoder.get("type") == "ByteLevel":
             self._pieces = _BytePieces()
-        elif [step["type"] for step in decoder.get("decoders", [])][:3] == ["Replace", "ByteFallback", "Fuse"]:
+        elif [step["type"] for step in decoder.get("decoders", [])][:3] == [
+            "Replace",
+            "ByteFallback",
+            "Fuse",
+        ]:
             self._pieces = _SentencePieces(strips_space=len(decoder["decoders"]) > 3)
         else:
             self._pieces = _AnyPieces(tokenizer)
