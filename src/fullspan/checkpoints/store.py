@@ -67,11 +67,11 @@ class ModelStore:
     >>> store = ModelStore(tempfile.mkdtemp())
     >>> store.list()
     []
-    >>> store.path("smollm2")
+    >>> store.path("smollm2-135m-instruct")
     Traceback (most recent call last):
     ...
-    fullspan.core.errors.CheckpointError: no model named 'smollm2' is installed
-    hint: see `fullspan models list`
+    fullspan.core.errors.CheckpointError: model 'smollm2-135m-instruct' is not installed
+    hint: run `fullspan models pull smollm2-135m-instruct`
     """
 
     def __init__(self, root: Path | str | None = None) -> None:
@@ -98,6 +98,10 @@ class ModelStore:
             )
         return path
 
+    def has(self, name: str) -> bool:
+        """Whether a model is installed."""
+        return bool(_NAME.fullmatch(name)) and (self.root / name / _RECORD).is_file()
+
     def get(self, name: str) -> StoredModel:
         """The record of an installed model.
 
@@ -106,15 +110,12 @@ class ModelStore:
         CheckpointError
             If it is not installed.
         """
-        folder = self.root / name
-        if _NAME.fullmatch(name) and (folder / _RECORD).is_file():
-            return _read_record(folder)
+        if self.has(name):
+            return _read_record(self.root / name)
         if name in CATALOGUE:
             raise CheckpointError(f"model {name!r} is not installed", f"run `fullspan models pull {name}`")
         known = {model.name for model in self.list()} | set(CATALOGUE)
-        near = did_you_mean(name, known)
-        hint = near if near.startswith("did you mean") else "see `fullspan models list`"
-        raise CheckpointError(f"no model named {name!r} is installed", hint)
+        raise CheckpointError(f"no model named {name!r} is installed", did_you_mean(name, known))
 
     def pull(self, name: str, source: Path | None = None) -> Path:
         """Install a model of the catalogue; at once if it is there already and whole.
@@ -145,7 +146,7 @@ class ModelStore:
                     _write_record(beside, record)
         return self.path(name)
 
-    def add(self, path: Path | str, name: str | None = None) -> Path:
+    def add(self, path: Path | str, name: str | None = None) -> StoredModel:
         """Copy a GGUF file or a Hugging Face folder into the store, after a look at its header.
 
         Parameters
@@ -173,7 +174,7 @@ class ModelStore:
             )
         files, licence = _files_to_take(path), describe(path).licence
         with self._changing(name) as folder:
-            if (folder / _RECORD).is_file():
+            if self.has(name):
                 hint = f"choose another --name, or `fullspan models remove {name}`"
                 raise CheckpointError(f"a model named {name!r} is there already", hint)
             with replacing(folder) as beside:
@@ -189,7 +190,7 @@ class ModelStore:
                     sha256={file: sha256(beside / file) for file in files if file.endswith(_WEIGHT_SUFFIXES)},
                 )
                 _write_record(beside, record)
-        return self.path(name)
+        return record
 
     def show(self, name: str) -> ModelDescription:
         """Describe an installed model from its headers.
