@@ -96,6 +96,7 @@ class LoRALinear(nn.Module):
         self.base = base.requires_grad_(False)
         self.rank = rank
         self.alpha = alpha
+        self.rslora = rslora
         self.scale = alpha / math.sqrt(rank) if rslora else alpha / rank
         self.dropout = dropout
         self.enabled = True

@@ -87,8 +87,10 @@ def save_checkpoint(
     progress: Progress,
     random_state: RandomState,
     fingerprint: dict[str, Any],
+    *,
+    keep_best: bool,
 ) -> Path:
-    """Write ``folder/step-N`` whole, then drop all but the last two and the best.
+    """Write ``folder/step-N`` whole, then drop all but the last two and, with `keep_best`, the best.
 
     Raises
     ------
@@ -117,7 +119,7 @@ def save_checkpoint(
             "make room on the disk, then go on from the checkpoint before it with --resume",
         ) from error
     for path in saved_checkpoints(folder)[:-KEPT]:
-        if path.name != f"step-{progress.best_step}" or progress.best_loss is None:
+        if not (keep_best and path.name == f"step-{progress.best_step}"):
             shutil.rmtree(path, ignore_errors=True)
     return target
 

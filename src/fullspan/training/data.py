@@ -170,12 +170,17 @@ def prepare(
         If an example is too long, or has no supervised tokens.
     """
     limit = longest(config, context)
-    encoded = []
     with progress(len(train) + len(held_out), "tokenising", unit="examples") as advance:
-        for name, examples in (("data", train), ("held-out data", held_out)):
-            encoded.append([_encode(tokenizer, example, name, n) for n, example in enumerate(examples, 1)])
-            advance(len(examples))
-    fitted = [fit_lengths(part, limit, config.long_examples) for part in encoded if part]
+
+        def encode(examples: list[Example]) -> list[Encoded]:
+            encoded = []
+            for number, example in enumerate(examples, start=1):
+                encoded.append(_encode(tokenizer, example, number))
+                advance()
+            return encoded
+
+        parts = [encode(examples) for examples in (train, held_out) if examples]
+    fitted = [fit_lengths(part, limit, config.long_examples) for part in parts]
     return TrainingData(
         train=fitted[0].examples,
         held_out=fitted[1].examples if len(fitted) > 1 else [],
@@ -199,14 +204,11 @@ def longest(config: TrainConfig, context: int) -> int:
     return config.max_length
 
 
-def _encode(tokenizer: Tokenizer, example: Example, name: str, number: int) -> Encoded:
-    ids, supervised = encode_chat(tokenizer, example.messages)
-    # The first token is never predicted.
-    if not any(supervised[1:]):
-        raise DataError(
-            f"{name}, example {number}: has no supervised tokens", "is the assistant's turn empty?"
-        )
-    return Encoded(np.asarray(ids, dtype=np.int64), np.asarray(supervised, dtype=np.bool_))
+def _encode(tokenizer: Tokenizer, example: Example, number: int) -> Encoded:
+    try:
+        return encode_chat(tokenizer, example.messages)
+    except DataError as error:
+        raise DataError(f"example {number}: {error.message}", error.hint) from None
 
 
 def total_steps(config: TrainConfig, batches_per_epoch: int) -> tuple[int, int]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Literal, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from fullspan.core.errors import ConfigError
+from fullspan.models.llama import Llama
 from fullspan.objectives.sft import cross_entropy_sum
 from fullspan.text.packing import Batch
 
@@ -36,7 +38,7 @@ class AutogradStep:
         With adapters; the base in float32 or bfloat16.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Llama) -> None:
         self.model = model
 
     def loss_and_grads(self, batch: Batch, normaliser: float) -> float:
@@ -53,24 +55,23 @@ class AutogradStep:
             return float(self._loss(batch)[0])
 
     def _loss(self, batch: Batch) -> tuple[Tensor, int]:
-        device = self.model.head_weight.device
+        device = self.model.lm_head.weight.device
         ids, positions, segments, labels = (
             torch.as_tensor(array).to(device)
             for array in (batch.ids, batch.positions, batch.segments, batch.labels)
         )
         hidden = self.model.hidden(ids, positions=positions, segments=segments)  # [B, T, D]
-        return cross_entropy_sum(hidden, self.model.head_weight, labels)
+        return cross_entropy_sum(hidden, self.model.lm_head.weight, labels)
 
 
 @contextmanager
-def mixed_precision(model: nn.Module) -> Iterator[None]:
+def mixed_precision(model: Llama) -> Iterator[None]:
     """Autocast for a bfloat16 base: products in bfloat16; residual stream, norms and updates in float32.
 
     A float32 model runs as it is.
     """
-    embedding = model.get_submodule("model.embed_tokens")
+    embedding = model.model.embed_tokens
     weight = embedding.weight
-    assert isinstance(weight, Tensor)
     if weight.dtype == torch.float32:
         yield
         return
@@ -82,3 +83,25 @@ def mixed_precision(model: nn.Module) -> Iterator[None]:
             yield
     finally:
         widen.remove()
+
+
+def choose_engine(model: Llama, engine: Literal["auto", "autograd", "fused"]) -> StepFunction:
+    """The engine asked for; "auto" takes the fused one wherever it supports the model.
+
+    Raises
+    ------
+    ConfigError
+        If "fused" was asked for and does not support the model.
+    """
+    if engine == "autograd":
+        return AutogradStep(model)
+    try:
+        from fullspan.training.fused import FusedStep
+    except ModuleNotFoundError:
+        return AutogradStep(model)
+    reason = FusedStep.unsupported_reason(model)
+    if reason is None:
+        return FusedStep(model)
+    if engine == "fused":
+        raise ConfigError(f"the fused engine cannot train this: {reason}", "use --engine autograd")
+    return AutogradStep(model)
