@@ -89,23 +89,17 @@ class Attention(nn.Module):
 def grouped_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     """softmax(q kᵀ / sqrt(D) + mask) v for `q` [B, H, T, D] and `k`, `v` [B, K, S, D].
 
-    Without a mask, T == S is causal and T == 1 sees every key; no other lengths are possible then.
+    Query head h uses key/value head h // (H / K). Without a mask, T == S is causal and T == 1 sees every
+    key; no other lengths are possible then, since torch aligns its causal mask at the top left.
     """
-    n_tokens, groups = q.shape[2], q.shape[1] // k.shape[1]
-    if n_tokens == 1:
-        # The heads of a group share keys and values: they are the rows of one product.
-        folded = q.reshape(q.shape[0], k.shape[1], groups, q.shape[3])
-        return F.scaled_dot_product_attention(folded, k, v, attn_mask=mask).reshape(q.shape)
-    if groups > 1:
-        k = _repeat_heads(k, groups)
-        v = _repeat_heads(v, groups)
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
-
-
-def _repeat_heads(x: Tensor, groups: int) -> Tensor:
-    batch, heads, n_tokens, head_dim = x.shape
-    return (
-        x[:, :, None].expand(batch, heads, groups, n_tokens, head_dim).reshape(batch, -1, n_tokens, head_dim)
+    return F.scaled_dot_product_attention(
+        q,
+        k,
+        v,
+        attn_mask=mask,
+        is_causal=mask is None and q.shape[2] > 1,
+        # torch's fused kernel shares the heads without copying them.
+        enable_gqa=q.shape[1] != k.shape[1],
     )
 
 
