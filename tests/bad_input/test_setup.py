@@ -1,0 +1,25 @@
+"""`make demo` and `make test` on a machine that cannot reach a package index."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def test_without_an_index_one_sentence_says_what_is_missing_and_what_to_do(tmp_path: Path) -> None:
+    for name in ("pyproject.toml", "constraints.txt", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    shutil.copytree(ROOT / "tools", tmp_path / "tools")
+    environment = {**os.environ, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path / "no-wheels")}
+    command = [sys.executable, "tools/setup.py", "lm"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2
+    (error,) = done.stderr.splitlines()
+    assert error.startswith("error: pip could not get 'setuptools")
+    assert "PIP_FIND_LINKS=/folder" in error and "PIP_INDEX_URL" in error
+    assert not (tmp_path / ".venv" / "fullspan-extras.txt").exists()
