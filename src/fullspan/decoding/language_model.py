@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Unpack, overload
+from typing import TypeGuard, Unpack, cast, overload
 
 import torch
 
-from fullspan.adapters.lora import merge_lora
-from fullspan.adapters.peft_format import load_adapter
 from fullspan.checkpoints.store import find_model
 from fullspan.core.device import default_device, default_dtype
 from fullspan.core.errors import CheckpointError, ConfigError, DataError
@@ -21,12 +19,14 @@ from fullspan.decoding.scoring import Score, score_tokens
 from fullspan.decoding.stopping import AnswerText
 from fullspan.models.llama import Llama
 from fullspan.models.loading import load_model
-from fullspan.text.chat import render
+from fullspan.models.tokenizers import load_tokenizer
+from fullspan.text.chat import encode_chat
 from fullspan.text.examples import Message
-from fullspan.text.tokenizer import Tokenizer, load_tokenizer
+from fullspan.text.tokenizer import Tokenizer
 
 # One turn of a conversation: a mapping has "role" and "content".
 Turn = Message | Mapping[str, str]
+Conversation = str | Sequence[Turn]
 
 _ADAPTER_CONFIG = "adapter_config.json"
 
@@ -110,7 +110,7 @@ class LanguageModel:
         self.name = name
 
     @overload
-    def generate(
+    def generate(  # type: ignore[overload-overlap]  # a str is a sequence of str too
         self, prompt: str, *, logprobs: int | None = None, **options: Unpack[Options]
     ) -> Generation: ...
 
@@ -137,9 +137,9 @@ class LanguageModel:
         return self.answer([self.prompt_ids(each) for each in prompt], chosen, logprobs)
 
     @overload
-    def chat(
+    def chat(  # type: ignore[overload-overlap]  # as above
         self,
-        messages: str | Sequence[Turn],
+        messages: Conversation,
         *,
         logprobs: int | None = None,
         **options: Unpack[Options],
@@ -148,7 +148,7 @@ class LanguageModel:
     @overload
     def chat(
         self,
-        messages: Sequence[str | Sequence[Turn]],
+        messages: Sequence[Conversation],
         *,
         logprobs: int | None = None,
         **options: Unpack[Options],
@@ -156,7 +156,7 @@ class LanguageModel:
 
     def chat(
         self,
-        messages: str | Sequence[Turn] | Sequence[str | Sequence[Turn]],
+        messages: Conversation | Sequence[Conversation],
         *,
         logprobs: int | None = None,
         **options: Unpack[Options],
@@ -176,20 +176,20 @@ class LanguageModel:
             If a conversation is empty, badly formed or longer than the model's context.
         """
         chosen = options_from(options)
-        if isinstance(messages, str) or (messages and isinstance(messages[0], Message | Mapping)):
-            return self.answer([self.chat_ids(messages)], chosen, logprobs)[0]
-        return self.answer([self.chat_ids(each) for each in messages], chosen, logprobs)
+        if _is_batch(messages):
+            return self.answer([self.chat_ids(each) for each in messages], chosen, logprobs)
+        return self.answer([self.chat_ids(cast(Conversation, messages))], chosen, logprobs)[0]
 
     def stream(self, prompt: str, **options: Unpack[Options]) -> Stream:
         """As `generate`, yielding text as it comes."""
         return self.stream_answer(self.prompt_ids(prompt), options_from(options))
 
-    def stream_chat(self, messages: str | Sequence[Turn], **options: Unpack[Options]) -> Stream:
+    def stream_chat(self, messages: Conversation, **options: Unpack[Options]) -> Stream:
         """As `chat`, yielding text as it comes."""
         return self.stream_answer(self.chat_ids(messages), options_from(options))
 
     @overload
-    def score(self, text: str) -> Score: ...
+    def score(self, text: str) -> Score: ...  # type: ignore[overload-overlap]
 
     @overload
     def score(self, text: Sequence[str]) -> list[Score]: ...
@@ -210,23 +210,28 @@ class LanguageModel:
         """Tokens of plain text, with what the tokenizer puts before a text."""
         return self.tokenizer.encode(prompt, add_special_tokens=True)
 
-    def chat_ids(self, messages: str | Sequence[Turn]) -> list[int]:
+    def chat_ids(self, messages: Conversation) -> list[int]:
         """Tokens of a conversation up to where the assistant's answer begins."""
-        raise NotImplementedError
+        turns: Sequence[Turn] = [Message("user", messages)] if isinstance(messages, str) else messages
+        if not turns:
+            raise DataError("the conversation is empty", "give at least one message of the user")
+        return list(encode_chat(self.tokenizer, turns, add_generation_prompt=True).ids)
 
     def answer(
         self,
         prompts: Sequence[list[int]],
         options: GenerationOptions,
         n_logprobs: int | None = None,
+        after_token: Callable[[], None] | None = None,
     ) -> list[Generation]:
-        """Answer prompts that are tokens already, as one batch."""
+        """Answer prompts that are tokens already, as one batch; `after_token` may show progress."""
         if n_logprobs is not None and n_logprobs < 0:
             raise ConfigError(f"logprobs must be 0 or more, got {n_logprobs}")
         answers = self._answers(prompts, options)
         if answers:
             for _ in generate(self.model, answers, options, end_ids=self._end_ids, n_logprobs=n_logprobs):
-                pass
+                if after_token is not None:
+                    after_token()
         return [_generation(answer, logprobs=n_logprobs is not None) for answer in answers]
 
     def stream_answer(self, prompt: list[int], options: GenerationOptions) -> Stream:
@@ -250,6 +255,10 @@ class LanguageModel:
             )
             for row, prompt in enumerate(prompts)
         ]
+
+
+def _is_batch(messages: Conversation | Sequence[Conversation]) -> TypeGuard[Sequence[Conversation]]:
+    return not isinstance(messages, str) and bool(messages) and not isinstance(messages[0], Message | Mapping)
 
 
 def _generation(answer: Answer, *, logprobs: bool) -> Generation:
@@ -294,20 +303,29 @@ def load(
     >>> load("smollm2-135m-instruct").chat("What is 2 + 2?").text  # doctest: +SKIP
     '2 + 2 = 4.'
     """
-    name = str(name_or_path)
-    if adapter is None and (Path(name) / _ADAPTER_CONFIG).is_file():
-        adapter, name_or_path = name_or_path, _base_of(Path(name))
-    path = find_model(str(name_or_path))
+    base, adapter = base_and_adapter(name_or_path, adapter)
+    path = find_model(base)
     device = torch.device(device) if device is not None else default_device()
     dtype = dtype or default_dtype(device)
     tokenizer = load_tokenizer(path)
     if adapter is None:
-        return LanguageModel(load_model(path, dtype=dtype, device=device), tokenizer, name)
+        return LanguageModel(load_model(path, dtype=dtype, device=device), tokenizer, base)
+    from fullspan.adapters.lora import merge_lora
+    from fullspan.adapters.peft_format import load_adapter
+
     # Merging in float32 before rounding to the final dtype rounds once instead of twice.
     model = load_model(path, dtype=torch.float32, device=device)
-    load_adapter(model, Path(adapter))
+    load_adapter(model, adapter)
     merge_lora(model)
-    return LanguageModel(model.to(dtype), tokenizer, f"{name} + {adapter}" if name != str(adapter) else name)
+    return LanguageModel(model.to(dtype), tokenizer, f"{base} + {adapter}")
+
+
+def base_and_adapter(name_or_path: str | Path, adapter: str | Path | None = None) -> tuple[str, Path | None]:
+    """Tell apart the model and its adapter; `name_or_path` may be the adapter itself."""
+    if adapter is None and (Path(name_or_path) / _ADAPTER_CONFIG).is_file():
+        adapter = name_or_path
+        name_or_path = _base_of(Path(adapter))
+    return str(name_or_path), Path(adapter) if adapter is not None else None
 
 
 def _base_of(adapter: Path) -> str:

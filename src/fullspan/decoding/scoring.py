@@ -63,8 +63,9 @@ def score_tokens(model: Llama, token_ids: Sequence[int]) -> Score:
     ids = torch.tensor(token_ids, device=next(model.parameters()).device)
     hidden = model.hidden(ids[None])[0, :-1]  # [T - 1, d_model]
     logprobs: list[float] = []
-    for rows, following in zip(hidden.split(_LOGIT_ROWS), ids[1:].split(_LOGIT_ROWS), strict=True):
-        logits = model.logits(rows).float()
+    for start in range(0, len(hidden), _LOGIT_ROWS):
+        logits = model.logits(hidden[start : start + _LOGIT_ROWS]).float()
+        following = ids[1 + start : 1 + start + len(logits)]
         chosen = logits.gather(1, following[:, None])[:, 0]
         logprobs += (chosen - logits.logsumexp(-1)).tolist()
     return Score(tuple(token_ids), tuple(logprobs))
