@@ -91,12 +91,6 @@ class Run:
         """All the lines logged so far."""
         return read_metrics(self.metrics_file)
 
-    def keep_metrics_to(self, step: int) -> None:
-        """Drop the lines after `step`: a resumed job logs those steps again."""
-        kept = [line for line in self.metrics() if line["step"] <= step]
-        with replacing(self.metrics_file) as beside:
-            beside.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
-
     def close(self) -> None:
         """Let other processes have the directory."""
         self._lock.release()
