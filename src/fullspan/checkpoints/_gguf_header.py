@@ -99,7 +99,9 @@ class _Cursor:
         if code == GGUFValueType.ARRAY:
             return self.array(*self.unpack("<IQ"))
         if code in _SCALARS:
-            return self.unpack("<" + _SCALARS[GGUFValueType(code)])[0]
+            (value,) = self.unpack("<" + _SCALARS[GGUFValueType(code)])
+            # A float too, but one that is written back with all its digits.
+            return np.float64(value) if code == GGUFValueType.FLOAT64 else value
         raise self.error(f"{self.reading} has the unknown value type {code}")
 
     def array(self, code: int, count: int) -> list[str] | np.ndarray:
@@ -182,7 +184,7 @@ def _read_metadata(cursor: _Cursor, n_entries: int) -> dict[str, Any]:
     for i in range(n_entries):
         cursor.reading = f"metadata entry {i}"
         key = cursor.string()
-        cursor.reading = f"metadata entry {key!r}"
+        cursor.reading = f"metadata entry {key!r:.100}"
         if key in metadata:
             raise cursor.error(f"{cursor.reading} appears twice")
         metadata[key] = cursor.value(cursor.unpack("<I")[0])
@@ -193,16 +195,16 @@ def _read_tensor_info(cursor: _Cursor, index: int) -> TensorInfo:
     """One tensor, with `start` still relative to the data section."""
     cursor.reading = f"the entry of tensor {index}"
     name = cursor.string()
-    cursor.reading = f"the entry of tensor {name!r}"
+    cursor.reading = f"the entry of tensor {name!r:.100}"
     (n_dimensions,) = cursor.unpack("<I")
     if n_dimensions > _MAX_DIMENSIONS:
-        raise cursor.error(f"tensor {name!r} has {n_dimensions} dimensions, at most {_MAX_DIMENSIONS} can be")
+        raise cursor.error(f"tensor {name!r:.100} has {n_dimensions} dimensions, at most {_MAX_DIMENSIONS} can be")
     shape = cursor.unpack(f"<{n_dimensions}Q")[::-1]
     code, start = cursor.unpack("<IQ")
     try:
         ggml_type = GGMLQuantizationType(code)
     except ValueError:
-        raise cursor.error(f"tensor {name!r} has the unknown type {code}") from None
+        raise cursor.error(f"tensor {name!r:.100} has the unknown type {code}") from None
     block_size, block_bytes = GGML_QUANT_SIZES[ggml_type]
     row = shape[-1] if shape else 1
     n_elements = 1
@@ -210,7 +212,7 @@ def _read_tensor_info(cursor: _Cursor, index: int) -> TensorInfo:
         n_elements *= size  # Python's integers do not overflow
     if n_elements == 0 or row % block_size:
         raise cursor.error(
-            f"tensor {name!r} has shape {shape}, expected positive sizes and, for {ggml_type.name}, "
+            f"tensor {name!r:.100} has shape {shape}, expected positive sizes and, for {ggml_type.name}, "
             f"rows of a multiple of {block_size}"
         )
     return TensorInfo(name, shape, ggml_type, start, n_elements // block_size * block_bytes)
@@ -222,16 +224,16 @@ def _place_tensors(
     placed: dict[str, TensorInfo] = {}
     for info in relative:
         if info.name in placed:
-            raise cursor.error(f"tensor {info.name!r} appears twice")
+            raise cursor.error(f"tensor {info.name!r:.100} appears twice")
         if info.start % alignment:
             raise cursor.error(
-                f"tensor {info.name!r} starts at offset {info.start}, expected a multiple of {alignment}"
+                f"tensor {info.name!r:.100} starts at offset {info.start}, expected a multiple of {alignment}"
             )
-        cursor.reading, cursor.position = f"tensor {info.name!r}", data_start + info.start
+        cursor.reading, cursor.position = f"tensor {info.name!r:.100}", data_start + info.start
         cursor.need(info.n_bytes)
         placed[info.name] = TensorInfo(info.name, info.shape, info.ggml_type, cursor.position, info.n_bytes)
     in_order = sorted(placed.values(), key=lambda info: info.start)
     for before, after in itertools.pairwise(in_order):
         if before.start + before.n_bytes > after.start:
-            raise cursor.error(f"tensors {before.name!r} and {after.name!r} overlap")
+            raise cursor.error(f"tensors {before.name!r:.100} and {after.name!r:.100} overlap")
     return placed
