@@ -240,7 +240,9 @@ def _extension_spec(name: str) -> importlib.machinery.ModuleSpec | None:
 
 def _inspect_module(name: str) -> Module:
     try:
-        module = importlib.import_module(name)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            module = importlib.import_module(name)
     except ImportError:  # built, but a shared library that it needs is not installed
         return Module(module=name, path=None, doc=None, members=[])
     members = list(_inspect_members(module, owner=None, home=name))

@@ -127,6 +127,10 @@ class Value:
     def group(self) -> str:
         return group(self.type)
 
+    def child_groups(self) -> list[str]:
+        """Families of an array's element, a map's key and value, or a struct's fields."""
+        return [group(child) for _, child in self.type.children]
+
 
 class Binder:
     """Asks DuckDB for types: the query is bound on empty relations of the same types and never run."""

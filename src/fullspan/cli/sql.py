@@ -1,0 +1,74 @@
+"""Run a HiveQL query over Parquet, JSONL and CSV files, on DuckDB."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, model_validator
+
+from fullspan.core.config import Argument, Config, InputPath, OutputPath
+from fullspan.core.errors import ConfigError
+
+
+class SqlConfig(Config):
+    """Options of `fullspan sql`."""
+
+    query: Annotated[str | None, Argument()] = Field(None, description="One HiveQL query.")
+    file: InputPath | None = Field(None, description="File that holds the query.")
+    table: list[str] = Field([], description="name=path of a table: .parquet, .jsonl, .json, .csv; may be repeated.")
+    out: OutputPath | None = Field(None, description="File to write: .parquet, .jsonl or .csv; without it rows are shown.")
+    limit: int = Field(20, ge=1, description="How many rows are shown without --out.")
+
+    @model_validator(mode="after")
+    def _check(self) -> SqlConfig:
+        if (self.query is None) == (self.file is None):
+            raise ConfigError("give the query either as an argument or with --file, not both")
+        self.tables()
+        return self
+
+    def tables(self) -> dict[str, Path]:
+        """Paths by table name."""
+        found: dict[str, Path] = {}
+        for item in self.table:
+            name, sign, path = item.partition("=")
+            if not (name and sign and path):
+                raise ConfigError(f"table: expected name=path, got {item!r}", "for example --table people=people.parquet")
+            if name.lower() in {known.lower() for known in found}:
+                raise ConfigError(f"table {name!r} is given twice")
+            found[name] = Path(path)
+        return found
+
+    def input_files(self) -> list[Path]:
+        """The tables and the file with the query."""
+        return [*super().input_files(), *self.tables().values()]
+
+
+def command(config: SqlConfig) -> None:
+    """Run a HiveQL query over Parquet, JSONL and CSV files, on DuckDB."""
+    from fullspan.tables.duck import query, query_to_file
+
+    text = config.query
+    if config.file is not None:
+        if not config.file.is_file():
+            raise ConfigError(f"no such file: {config.file}")
+        text = config.file.read_text(encoding="utf-8")
+    assert text is not None
+    if config.out is not None:
+        rows, columns = query_to_file(text, config.tables(), config.out)
+        print(f"wrote {config.out}: {rows} rows, {len(columns)} columns ({', '.join(columns)})")
+        return
+    table = query(text, config.tables())
+    _show(table.slice(0, config.limit), table.num_rows)
+
+
+def _show(table: Any, n_rows: int) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = Table(*[Text(name) for name in table.column_names])
+    for row in table.to_pylist():
+        shown.add_row(*[Text("NULL" if value is None else str(value)) for value in row.values()])
+    Console().print(shown)
+    print(f"{table.num_rows} of {n_rows} rows, {table.num_columns} columns")

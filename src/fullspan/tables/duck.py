@@ -1,0 +1,205 @@
+"""Runs HiveQL on DuckDB over files, and reads and writes tables as Parquet, JSONL and CSV."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fullspan.core.errors import ConfigError, DataError, did_you_mean
+from fullspan.core.files import replacing
+from fullspan.tables.scope import first_line, quote, quote_string
+
+if TYPE_CHECKING:
+    import duckdb
+    import pyarrow as pa
+
+_READERS = {
+    ".parquet": "read_parquet({})",
+    ".jsonl": "read_json({}, format = 'newline_delimited', maximum_object_size = 134217728)",
+    ".ndjson": "read_json({}, format = 'newline_delimited', maximum_object_size = 134217728)",
+    ".json": "read_json({}, format = 'auto', maximum_object_size = 134217728)",
+    ".csv": "read_csv({}, header = true)",
+    ".tsv": "read_csv({}, header = true, delim = '\t')",
+}
+_WRITERS = {
+    ".parquet": "(FORMAT parquet, COMPRESSION zstd)",
+    ".jsonl": "(FORMAT json)",
+    ".ndjson": "(FORMAT json)",
+    ".csv": "(FORMAT csv, HEADER)",
+}
+
+
+def suffix_of(path: Path) -> str:
+    """The suffix that tells the format: ``.csv`` for ``table.csv.gz``."""
+    name = path.name.lower()
+    return Path(name.removesuffix(".gz")).suffix
+
+
+def connect(
+    tables: Mapping[str, Path | pa.Table], writable: Path | None = None
+) -> duckdb.DuckDBPyConnection:
+    """A connection in which the tables are views, and which can read nothing else.
+
+    Parameters
+    ----------
+    tables : mapping of str to path or pyarrow.Table
+        Files by suffix: Parquet, JSONL, JSON, CSV.
+    writable : path, optional
+        The one file that COPY may write.
+
+    Raises
+    ------
+    DataError
+        If a file is missing, empty or broken, or its suffix is unknown.
+    """
+    import duckdb
+
+    from fullspan.tables.hiveql import add_macros
+
+    connection = duckdb.connect()
+    try:
+        connection.execute("SET autoinstall_known_extensions = false")
+        connection.execute("SET autoload_known_extensions = false")
+        spill = Path(tempfile.gettempdir(), f"fullspan-sql-{os.getpid()}")
+        connection.execute(f"SET temp_directory = {quote_string(str(spill))}")
+        add_macros(connection)
+        files = [str(path.resolve()) for path in tables.values() if isinstance(path, Path)]
+        files += [str(writable.resolve())] if writable else []
+        connection.execute(f"SET allowed_paths = [{', '.join(map(quote_string, files))}]")
+        connection.execute("SET enable_external_access = false")
+        for name, source in tables.items():
+            if isinstance(source, Path):
+                _add_file(connection, name, source)
+            else:
+                connection.register(name, source)
+        connection.execute("SET lock_configuration = true")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _add_file(connection: duckdb.DuckDBPyConnection, name: str, path: Path) -> None:
+    import duckdb
+
+    reader = _READERS.get(suffix_of(path))
+    if reader is None:
+        raise DataError(f"table {name}: no reader for {path}", "give a .parquet, .jsonl, .json or .csv file")
+    if not path.is_file():
+        near = did_you_mean(path.name, [p.name for p in path.parent.glob("*")]) if path.parent.is_dir() else ""
+        raise DataError(f"table {name}: no such file: {path}", near if near.startswith("did you") else "")
+    if path.stat().st_size == 0:
+        raise DataError(f"table {name}: {path} is empty")
+    relation = reader.format(quote_string(str(path.resolve())))
+    try:
+        connection.execute(f"CREATE TEMP VIEW {quote(name)} AS SELECT * FROM {relation}")
+    except duckdb.Error as error:
+        raise DataError(f"table {name}: cannot read {path}: {first_line(error)}") from None
+
+
+def schema(connection: duckdb.DuckDBPyConnection, name: str) -> dict[str, str]:
+    """Columns and types of a table."""
+    relation = connection.sql(f"SELECT * FROM {quote(name)}")
+    return {column: str(type_) for column, type_ in zip(relation.columns, relation.types, strict=True)}
+
+
+def prepare(connection: duckdb.DuckDBPyConnection, query: str, names: Mapping[str, object]) -> str:
+    """Translate a HiveQL query over the connection's tables."""
+    from fullspan.tables.hiveql import translate
+
+    return translate(query, {name: schema(connection, name) for name in names})
+
+
+def query(hiveql: str, tables: Mapping[str, Path | str | pa.Table]) -> pa.Table:
+    """Run a HiveQL query and return its rows.
+
+    Parameters
+    ----------
+    hiveql : str
+        One query; see `fullspan.tables.hiveql.translate`.
+    tables : mapping of str to path or pyarrow.Table
+        What the query's table names stand for.
+
+    Raises
+    ------
+    ConfigError
+        If the query is not valid or not translated.
+    DataError
+        If a file cannot be read, or a value cannot be converted.
+
+    Examples
+    --------
+    >>> import pyarrow as pa
+    >>> rows = pa.table({"name": ["a", "b"], "marks": [[3, 4], []]})
+    >>> query("SELECT name, m FROM t LATERAL VIEW OUTER explode(marks) v AS m", {"t": rows}).to_pylist()
+    [{'name': 'a', 'm': 3}, {'name': 'a', 'm': 4}, {'name': 'b', 'm': None}]
+    """
+    import duckdb
+
+    sources = {name: Path(source) if isinstance(source, str) else source for name, source in tables.items()}
+    with connect(sources) as connection:
+        sql = prepare(connection, hiveql, sources)
+        try:
+            return connection.sql(sql).to_arrow_table()
+        except duckdb.Error as error:
+            raise _run_error(error) from None
+
+
+def query_to_file(hiveql: str, tables: Mapping[str, Path], out: Path) -> tuple[int, list[str]]:
+    """Run a HiveQL query into a file, which is there whole or not at all.
+
+    Returns
+    -------
+    tuple of int and list of str
+        How many rows were written, and the names of the columns.
+
+    Raises
+    ------
+    ConfigError, DataError
+        As `query`; also if the suffix of `out` is unknown.
+    """
+    writer_of(out)
+    with replacing(out) as beside, connect(tables, writable=beside) as connection:
+        sql = prepare(connection, hiveql, tables)
+        return _copy(connection, sql, beside)
+
+
+def write_table(table: pa.Table, out: Path) -> int:
+    """Write an Arrow table as Parquet, JSONL or CSV by suffix; returns the number of rows."""
+    writer_of(out)
+    with replacing(out) as beside, connect({"rows": table}, writable=beside) as connection:
+        return _copy(connection, "SELECT * FROM rows", beside)[0]
+
+
+def writer_of(out: Path) -> str:
+    """How DuckDB writes a file with this suffix.
+
+    Raises
+    ------
+    ConfigError
+        If the suffix is unknown.
+    """
+    writer = _WRITERS.get(out.suffix.lower())
+    if writer is None:
+        raise ConfigError(f"no writer for {out}", f"name a file that ends in {', '.join(_WRITERS)}")
+    return writer
+
+
+def _copy(connection: duckdb.DuckDBPyConnection, sql: str, out: Path) -> tuple[int, list[str]]:
+    import duckdb
+
+    try:
+        columns = connection.sql(sql).columns
+        (count,) = connection.execute(f"COPY ({sql}) TO {quote_string(str(out.resolve()))} {writer_of(out)}").fetchone()
+        return int(count), list(columns)
+    except duckdb.Error as error:
+        raise _run_error(error) from None
+
+
+def _run_error(error: duckdb.Error) -> DataError:
+    text = first_line(error)
+    _, found, reason = text.partition("HiveQL: ")
+    return DataError(reason if found else f"the query failed: {text}")

@@ -1,0 +1,213 @@
+"""Hive's conversions between types, as DuckDB expressions.
+
+Hive converts implicitly where DuckDB refuses (``'1' + 1`` is 2.0) and converts by other rules where both do
+(``CAST(3.7 AS INT)`` is 3 in Hive, 4 in DuckDB). Conversions that are not sure to agree are refused: while
+translating where the types show it, while running (an error in the row) where only the value does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlglot import exp
+
+from fullspan.core.errors import ConfigError
+from fullspan.tables.scope import Value, group, hive_name, quote_string
+
+_PLAIN_NUMBER = r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)"
+
+# Created in every connection that translates or runs a query. `trim` takes off spaces, as Hive's parsers do.
+MACROS = (
+    # '3.7' -> 3, '.5' -> 0, '1e3' and 'x' -> NULL (serde2.lazy.LazyLong.parseLong)
+    rf"""CREATE TEMP MACRO hive_integer(s) AS CASE WHEN regexp_full_match(trim(s), '{_PLAIN_NUMBER}')
+    THEN TRY_CAST(CASE WHEN regexp_matches(trim(s), '^[+-]?\.') THEN '0'
+                       ELSE regexp_extract(trim(s), '^[+-]?[0-9]+') END AS BIGINT) END""",
+    # Java's Double.parseDouble; it also takes '1d', '1f' and hexadecimal, which nobody means.
+    rf"""CREATE TEMP MACRO hive_double(s) AS CASE
+    WHEN regexp_full_match(trim(s), '{_PLAIN_NUMBER}([eE][+-]?[0-9]+)?') THEN TRY_CAST(trim(s) AS DOUBLE)
+    WHEN trim(s) IN ('NaN', 'Infinity', '+Infinity', '-Infinity') THEN TRY_CAST(trim(s) AS DOUBLE)
+    WHEN regexp_full_match(trim(s), '[+-]?([0-9.]+([eE][+-]?[0-9]+)?[dDfF]|0[xX].*)')
+    THEN CAST(error('HiveQL: the string ' || s || ' is a number to Java only; clean the column first') AS DOUBLE)
+    END""",
+    # 'yyyy-MM-dd' with or without leading zeros and a time behind it; what is no day differs between versions.
+    r"""CREATE TEMP MACRO hive_date(s) AS CASE
+    WHEN regexp_full_match(trim(s), '[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}([ T].*)?') THEN coalesce(
+        TRY_CAST(regexp_extract(trim(s), '^[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}') AS DATE),
+        CAST(error('HiveQL: ' || s || ' is no day of the calendar; versions of Hive disagree on it') AS DATE)) END""",
+    # Java prints 1.0E7 where DuckDB prints 10000000.0.
+    """CREATE TEMP MACRO hive_double_text(x) AS CASE
+    WHEN x IS NULL THEN NULL WHEN isnan(x) THEN 'NaN'
+    WHEN isinf(x) THEN CASE WHEN x > 0 THEN 'Infinity' ELSE '-Infinity' END
+    WHEN x = 0 OR (abs(x) >= 1e-3 AND abs(x) < 1e7) THEN CAST(x AS VARCHAR)
+    ELSE error('HiveQL: Hive would write ' || CAST(x AS VARCHAR) || ' with an exponent of its own; '
+               || 'round it or cast it to an integer first') END""",
+    # BigDecimal rounds the decimal digits that print, half up: round(1.005, 2) = 1.01.
+    """CREATE TEMP MACRO hive_round(x, digits) AS CASE WHEN NOT isfinite(x) OR abs(x) >= 1e15 THEN x
+    ELSE CAST(round(CAST(CAST(x AS VARCHAR) AS DECIMAL(38, 20)), digits) AS DOUBLE) END""",
+    """CREATE TEMP MACRO hive_substr(s, p, n) AS CASE WHEN s IS NULL OR p IS NULL OR n IS NULL THEN NULL
+    WHEN n <= 0 OR abs(p) > length(s) THEN ''
+    ELSE substring(s, CASE WHEN p > 0 THEN p WHEN p < 0 THEN length(s) + p + 1 ELSE 1 END, n) END""",
+    # $ and \\Z of Java also match before a final line terminator; RE2 has no equal of that.
+    r"""CREATE TEMP MACRO hive_line(s) AS CASE WHEN regexp_matches(s, '[\n\r\x{85}\x{2028}\x{2029}]\z')
+    THEN error('HiveQL: $ in a pattern is not translated for a text that ends in a line break; trim it first')
+    ELSE s END""",
+    r"""CREATE TEMP MACRO hive_pattern(p) AS CASE WHEN contains(p, '\')
+    THEN error('HiveQL: LIKE is translated for a backslash in a literal pattern only, not in ' || p) ELSE p END""",
+    # One character that becomes several (ß -> SS), and sigma's two forms.
+    r"""CREATE TEMP MACRO hive_upper(s) AS CASE
+    WHEN regexp_matches(s, '[ßŉǰΐΰև\x{1E96}-\x{1E9F}\x{1F50}-\x{1FFF}\x{FB00}-\x{FB17}]')
+    THEN error('HiveQL: upper() is not translated for letters that become several, as in ' || s) ELSE upper(s) END""",
+    r"""CREATE TEMP MACRO hive_lower(s) AS CASE WHEN regexp_matches(s, '[İΣ\x{1F80}-\x{1FFF}]')
+    THEN error('HiveQL: lower() is not translated for letters that have two forms, as in ' || s) ELSE lower(s) END""",
+)
+
+_TARGETS = {
+    "TINYINT": "TINYINT", "SMALLINT": "SMALLINT", "INT": "INTEGER", "BIGINT": "BIGINT", "FLOAT": "FLOAT",
+    "DOUBLE": "DOUBLE", "TEXT": "VARCHAR", "BOOLEAN": "BOOLEAN", "DATE": "DATE", "TIMESTAMP": "TIMESTAMP",
+    "DECIMAL": "DECIMAL",
+}  # fmt: skip
+
+
+def refuse_type(value: Value, what: str) -> ConfigError:
+    """The error for a value of a type that a function or operator does not take here."""
+    return ConfigError(
+        f"{what} of type {hive_name(value.type)} is not translated: {value.sql}", "cast it, or give a type it takes"
+    )
+
+
+def cast(value: Value, to: exp.DataType) -> str:
+    """``CAST(value AS to)`` by Hive's rules.
+
+    Raises
+    ------
+    ConfigError
+        If the conversion is not one that is sure to agree.
+    """
+    name = _TARGETS.get(to.this.name)
+    if name is None or (to.expressions and name != "DECIMAL"):
+        raise ConfigError(f"CAST to {to.sql('hive')} is not translated yet", "cast to a number, string or date type")
+    if value.group == "null":
+        return f"CAST(NULL AS {decimal_type(to) if name == 'DECIMAL' else name})"
+    if name in ("TINYINT", "SMALLINT", "INTEGER", "BIGINT"):
+        return _to_integer(value, name)
+    if name in ("FLOAT", "DOUBLE"):
+        return to_double(value) if name == "DOUBLE" else f"CAST({to_double(value)} AS FLOAT)"
+    if name == "VARCHAR":
+        return to_string(value)
+    if name == "DATE":
+        return to_date(value)
+    if name == "BOOLEAN" and value.group in ("boolean", "integer", "double", "decimal"):
+        return f"CAST({value.sql} AS BOOLEAN)" if value.group == "boolean" else f"({value.sql} <> 0)"
+    if name == "TIMESTAMP" and value.group in ("timestamp", "date"):
+        return f"CAST({value.sql} AS TIMESTAMP)"
+    if name == "TIMESTAMP" and value.group == "string":
+        return f"TRY_CAST({_checked_timestamp(value)} AS TIMESTAMP)"
+    if name == "DECIMAL" and value.group in ("integer", "decimal", "double"):
+        digits = f"CAST({value.sql} AS VARCHAR)" if value.group == "double" else value.sql
+        return f"TRY_CAST({digits} AS {decimal_type(to)})"
+    raise refuse_type(value, f"CAST to {name.lower()}")
+
+
+def decimal_type(to: exp.DataType) -> str:
+    """DECIMAL alone is DECIMAL(10, 0) in Hive."""
+    digits = [parameter.name for parameter in to.expressions] or ["10", "0"]
+    return f"DECIMAL({', '.join(digits)})"
+
+
+def _checked_timestamp(value: Value) -> str:
+    text = value.literal
+    if not isinstance(text, str):
+        raise ConfigError(
+            f"CAST of a string column to timestamp is not translated yet: {value.sql}", "cast it to a date"
+        )
+    return quote_string(text)
+
+
+def _to_integer(value: Value, name: str) -> str:
+    if value.group == "string":
+        return f"TRY_CAST(hive_integer({value.sql}) AS {name})"
+    if value.group in ("integer", "boolean"):
+        return f"CAST({value.sql} AS {name})"
+    if value.group == "decimal":
+        return f"TRY_CAST(trunc({value.sql}) AS {name})"
+    if value.group == "double":
+        return f"CAST(trunc({value.sql}) AS {name})"
+    raise refuse_type(value, f"CAST to {name.lower()}")
+
+
+def to_double(value: Value) -> str:
+    """The value as DOUBLE; a string that is no number becomes NULL."""
+    if value.group == "string":
+        return f"hive_double({value.sql})"
+    if value.group in ("integer", "double", "decimal", "boolean", "null"):
+        return value.sql if str(value.type) == "DOUBLE" else f"CAST({value.sql} AS DOUBLE)"
+    raise refuse_type(value, "a number")
+
+
+def to_string(value: Value) -> str:
+    """The value as Hive prints it into a string."""
+    if value.group == "string":
+        return value.sql
+    if value.group in ("integer", "date", "null"):
+        return f"CAST({value.sql} AS VARCHAR)"
+    if value.group == "double":
+        return f"hive_double_text({value.sql})"
+    if value.group == "boolean":
+        return f"(CASE WHEN {value.sql} THEN 'TRUE' WHEN NOT {value.sql} THEN 'FALSE' END)"
+    raise refuse_type(value, "conversion to string")
+
+
+def to_date(value: Value) -> str:
+    """The value as DATE: from a date, a timestamp, or a string that begins with one."""
+    if value.group in ("date", "timestamp", "null"):
+        return f"CAST({value.sql} AS DATE)"
+    if value.group == "string":
+        return f"hive_date({value.sql})"
+    raise refuse_type(value, "a date")
+
+
+def comparable(left: Value, right: Value) -> tuple[str, str]:
+    """Both sides of a comparison in a common type: a string and a number meet as doubles."""
+    groups = {left.group, right.group}
+    numbers = {"integer", "double", "decimal"}
+    if len(groups) == 1 or "null" in groups or groups <= numbers:
+        if groups <= {"integer", "double"} and len(groups) == 2:
+            return to_double(left), to_double(right)
+        return left.sql, right.sql
+    if "string" in groups and groups & numbers:
+        return to_double(left), to_double(right)
+    if groups == {"string", "date"} and any(isinstance(v.literal, str) for v in (left, right)):
+        return to_date(left), to_date(right)
+    if groups == {"date", "timestamp"}:
+        return f"CAST({left.sql} AS TIMESTAMP)", f"CAST({right.sql} AS TIMESTAMP)"
+    raise ConfigError(
+        f"comparing {hive_name(left.type)} with {hive_name(right.type)} is not translated: {left.sql}, {right.sql}",
+        "cast one of them",
+    )
+
+
+def require_common_type(values: Sequence[Value], what: str) -> None:
+    """Refuse branches or elements whose types DuckDB would unify by other rules than Hive."""
+    values = [value for value in values if value.group != "null"]
+    groups = {value.group for value in values}
+    exact = len({str(value.type) for value in values}) <= 1
+    if exact or groups <= {"integer"} or groups <= {"integer", "double"} or groups == {"decimal"}:
+        return
+    if len(groups) == 1 and groups & {"array", "map", "struct"}:
+        return _require_same_shape(values, what)
+    names = ", ".join(sorted({hive_name(value.type) for value in values}))
+    raise ConfigError(f"{what} of different types ({names}) are not translated", "cast them to one type")
+
+
+def _require_same_shape(values: Sequence[Value], what: str) -> None:
+    first, *others = (_shape(value.type) for value in values)
+    if any(other != first and "null" not in (other, first) for other in others):
+        names = ", ".join(sorted({str(value.type) for value in values}))
+        raise ConfigError(f"{what} of different types ({names}) are not translated", "cast them to one type")
+
+
+def _shape(type_: object) -> object:
+    kind = group(type_)  # type: ignore[arg-type]
+    if kind in ("array", "map", "struct"):
+        return kind, tuple((name.lower(), _shape(child)) for name, child in type_.children)  # type: ignore[attr-defined]
+    return kind
