@@ -36,7 +36,8 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise the last dimension of `x` [..., D]."""
-        return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
+        # A bfloat16 model under autocast has a float32 residual stream.
+        return F.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), self.eps)
 
     def extra_repr(self) -> str:
         """Size and eps, for `print(model)`."""
