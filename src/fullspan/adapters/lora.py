@@ -112,8 +112,9 @@ class LoRALinear(nn.Module):
         if not self.enabled:
             return base  # type: ignore[no-any-return]
         dropped = F.dropout(x, self.dropout, self.training)
-        # A and B stay float32; under autocast these products run in its dtype.
-        update = F.linear(F.linear(dropped.to(self.lora_A.dtype), self.lora_A), self.lora_B) * self.scale
+        # The update is taken in float32 like A and B, or in autocast's dtype.
+        wide = dropped if torch.is_autocast_enabled(x.device.type) else dropped.to(self.lora_A.dtype)
+        update = F.linear(F.linear(wide, self.lora_A) * self.scale, self.lora_B)
         if self.magnitude is None:
             return base + update.to(base.dtype)  # type: ignore[no-any-return]
         # m / ||W + sBA||, applied to everything but the bias.
