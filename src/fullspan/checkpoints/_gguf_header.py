@@ -198,7 +198,9 @@ def _read_tensor_info(cursor: _Cursor, index: int) -> TensorInfo:
     cursor.reading = f"the entry of tensor {name!r:.100}"
     (n_dimensions,) = cursor.unpack("<I")
     if n_dimensions > _MAX_DIMENSIONS:
-        raise cursor.error(f"tensor {name!r:.100} has {n_dimensions} dimensions, at most {_MAX_DIMENSIONS} can be")
+        raise cursor.error(
+            f"tensor {name!r:.100} has {n_dimensions} dimensions, at most {_MAX_DIMENSIONS} can be"
+        )
     shape = cursor.unpack(f"<{n_dimensions}Q")[::-1]
     code, start = cursor.unpack("<IQ")
     try:

@@ -38,6 +38,15 @@ _NUMPY_TYPES = {
     np.dtype(np.float64): GGUFValueType.FLOAT64,
     np.dtype(np.bool_): GGUFValueType.BOOL,
 }
+_RANGES = {
+    GGUFValueType.UINT32: (0, 2**32 - 1),
+    GGUFValueType.INT32: (-(2**31), 2**31 - 1),
+    GGUFValueType.INT64: (-(2**63), 2**63 - 1),
+    GGUFValueType.UINT64: (0, 2**64 - 1),
+}
+# The first that fits is taken; llama.cpp counts in UINT32 and keeps token types in INT32.
+_SCALAR_INTEGERS = (GGUFValueType.UINT32, GGUFValueType.INT32, GGUFValueType.INT64, GGUFValueType.UINT64)
+_LIST_INTEGERS = (GGUFValueType.INT32, GGUFValueType.UINT32, GGUFValueType.INT64, GGUFValueType.UINT64)
 # Below this, 1/scale overflows in the quantisers; such a weight is zero in float16 anyway.
 _TINY = 1e-30
 
@@ -137,16 +146,14 @@ def _choose_type(
 ) -> GGMLQuantizationType:
     if not 1 <= len(shape) <= 4 or 0 in shape:
         raise CheckpointError(f"tensor {name!r} has shape {shape}, GGUF holds 1 to 4 positive dimensions")
-    if isinstance(types, GGMLQuantizationType):
-        wanted = types if len(shape) > 1 else GGMLQuantizationType.F32
-    elif name in types:
-        wanted = types[name]
-    else:
+    if not isinstance(types, GGMLQuantizationType) and name not in types:
         raise CheckpointError(f"no GGUF type given for tensor {name!r}")
-    asked = types if isinstance(types, GGMLQuantizationType) else wanted
-    if asked not in _FILE_TYPES:
+    wanted = types if isinstance(types, GGMLQuantizationType) else types[name]
+    if wanted not in _FILE_TYPES:
         choices = "choose from: " + ", ".join(ggml_type.name for ggml_type in _FILE_TYPES)
-        raise CheckpointError(f"GGUF type {asked.name} can be read but not written", choices)
+        raise CheckpointError(f"GGUF type {wanted.name} can be read but not written", choices)
+    if isinstance(types, GGMLQuantizationType) and len(shape) == 1:
+        return GGMLQuantizationType.F32
     return wanted if shape[-1] % GGML_QUANT_SIZES[wanted][0] == 0 else GGMLQuantizationType.F16
 
 
@@ -194,20 +201,14 @@ def _add_value(writer: GGUFWriter, key: str, value: Any) -> None:
 
 def _value_type(key: str, value: Any) -> GGUFValueType:
     """The type of a Python value, or of the items of a list."""
-    items = list(value) if isinstance(value, list | tuple) else [value]
-    if all(isinstance(item, bool) for item in items):
-        return GGUFValueType.BOOL
-    if all(isinstance(item, str) for item in items):
-        return GGUFValueType.STRING
-    if all(isinstance(item, float) for item in items):
-        return GGUFValueType.FLOAT32
+    is_list = isinstance(value, list | tuple)
+    items = list(value) if is_list else [value]
+    for kind, code in (bool, GGUFValueType.BOOL), (str, GGUFValueType.STRING), (float, GGUFValueType.FLOAT32):
+        if all(isinstance(item, kind) for item in items):
+            return code
     if all(isinstance(item, int) and not isinstance(item, bool) for item in items):
-        low, high = min(items), max(items)
-        narrow = [GGUFValueType.INT32, GGUFValueType.UINT32]
-        for code in narrow if items is not value and isinstance(value, list | tuple) else narrow[::-1]:
-            least, bits = (0, 32) if code == GGUFValueType.UINT32 else (-(2**31), 31)
-            if least <= low and high < 2**bits:
+        for code in _LIST_INTEGERS if is_list else _SCALAR_INTEGERS:
+            least, most = _RANGES[code]
+            if least <= min(items) and max(items) <= most:
                 return code
-        if -(2**63) <= low and high < 2**63:
-            return GGUFValueType.INT64
     raise CheckpointError(f"metadata entry {key!r} holds {value!r:.60}, which GGUF cannot store")
