@@ -19,7 +19,7 @@ def smollm2_path() -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_chat_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a random Llama of two layers, a byte tokenizer and a chat template: seconds, not minutes."""
+    """A folder with a random Llama of two layers, a byte tokenizer and a chat template."""
     import tokenizers
     import torch
     from tokenizers import decoders, models, pre_tokenizers
@@ -54,47 +54,6 @@ def tiny_chat_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     folder = tmp_path_factory.mktemp("models") / "tiny-chat"
     save_model(Llama(config), folder, tokenizer=tokenizer)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def tiny_chat_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a random model of two layers, a tokenizer of single bytes and a chat template."""
-    import tokenizers
-    import torch
-    from tokenizers import decoders, models, pre_tokenizers
-
-    from fullspan.models.llama import Llama, LlamaConfig
-    from fullspan.models.loading import save_model
-    from fullspan.text.tokenizer import Tokenizer
-
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    backend = tokenizers.Tokenizer(models.BPE({letter: i for i, letter in enumerate(alphabet)}, []))
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = decoders.ByteLevel()
-    backend.add_special_tokens(["<|im_start|>", "<|im_end|>"])
-    template = (
-        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
-        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-    )
-    tokenizer = Tokenizer(backend, eos_ids=[257], pad_id=257, chat_template=template)
-    config = LlamaConfig(
-        vocab_size=258,
-        d_model=32,
-        n_layers=2,
-        n_heads=4,
-        n_kv_heads=2,
-        head_dim=8,
-        d_ff=48,
-        max_positions=256,
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = Llama(config)
-        for parameter in model.parameters():
-            torch.nn.init.normal_(parameter, std=0.4)  # far from uniform, so that answers differ
-    folder = tmp_path_factory.mktemp("models") / "tiny-chat"
-    save_model(model, folder, tokenizer=tokenizer)
     return folder
 
 
