@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
+from fullspan.checkpoints.store import find_model
 from fullspan.core.config import Argument, InputPath
 from fullspan.core.errors import DataError, FullspanError, did_you_mean
 from fullspan.core.files import replacing
@@ -44,6 +45,7 @@ def command(config: ChatConfig) -> None:
     Without --message, what is typed goes to the model line by line; /help lists the commands. When
     standard input is a file or a pipe, each line of it is a turn.
     """
+    find_model(config.model)  # says that there is none before torch takes its seconds to import
     from fullspan.decoding.language_model import load
 
     model = load(config.model, adapter=config.adapter)

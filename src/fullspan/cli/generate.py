@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from fullspan.checkpoints.store import find_model
 from fullspan.core.config import Argument, InputPath
 from fullspan.core.errors import ConfigError, DataError
 from fullspan.decoding.options import GenerationOptions
@@ -40,6 +41,7 @@ def command(config: GenerateConfig) -> None:
     prompt = sys.stdin.read() if config.prompt in (None, "-") else config.prompt
     if not prompt:
         raise DataError("the prompt is empty", "give some text to go on from, or pipe it in")
+    find_model(config.model)  # says that there is none before torch takes its seconds to import
     from fullspan.decoding.language_model import load
 
     model = load(config.model, adapter=config.adapter)

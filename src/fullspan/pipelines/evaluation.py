@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
+from fullspan.checkpoints.store import find_model
 from fullspan.core.config import Argument, Config, InputPath, OutputPath
 from fullspan.core.errors import ConfigError, DataError
 from fullspan.core.files import replacing
@@ -97,6 +98,7 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
     CheckpointError, DataError
         If the model, the adapter or an example is wrong.
     """
+    find_model(config.model)  # says that there is none before torch takes its seconds to import
     from fullspan.adapters.peft_format import load_adapter
     from fullspan.decoding.language_model import base_and_adapter, load
     from fullspan.text.examples import read_examples

@@ -1,0 +1,198 @@
+"""Wrong prompts, options and models: what each is told, and that it is never a traceback."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import fullspan
+from fullspan.cli import main
+from fullspan.core.errors import CheckpointError, ConfigError, DataError
+from fullspan.decoding.language_model import LanguageModel
+from fullspan.text.tokenizer import Tokenizer
+
+
+@pytest.fixture(scope="module")
+def model(tiny_chat_model: Path) -> LanguageModel:
+    return fullspan.load(tiny_chat_model)
+
+
+@pytest.fixture
+def fails(monkeypatch, capsys):
+    """Run a command that must fail; its error message."""
+
+    def run(*words: str, stdin: str = "") -> str:
+        monkeypatch.setattr(sys, "argv", ["fullspan", *words])
+        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
+        with pytest.raises(SystemExit) as end:
+            main()
+        assert end.value.code == 2
+        message = capsys.readouterr().err
+        assert message.startswith("error: ")
+        return message
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"temperature": -0.1}, "temperature: .*greater than or equal to 0, got -0.1"),
+        ({"temperature": float("nan")}, "temperature: .*got nan"),
+        ({"top_p": 0}, "top_p: .*greater than 0, got 0"),
+        ({"top_p": 1.01}, "top_p: .*less than or equal to 1, got 1.01"),
+        ({"top_k": 0}, "top_k: .*greater than or equal to 1, got 0"),
+        ({"top_k": 2.5}, "top_k: .*integer.*got 2.5"),
+        ({"min_p": 1.5}, "min_p: .*less than or equal to 1, got 1.5"),
+        ({"max_tokens": 0}, "max_tokens: .*greater than or equal to 1, got 0"),
+        ({"repetition_penalty": 0}, "repetition_penalty: .*greater than 0, got 0"),
+        ({"seed": -1}, "seed: .*greater than or equal to 0, got -1"),
+        ({"stop": ["ok", ""]}, "stop.1: .*at least 1 character"),
+        ({"logprobs": -1}, "logprobs must be 0 or more, got -1"),
+        ({"temprature": 1.0}, "no option 'temprature'\nhint: did you mean 'temperature'"),
+    ],
+)
+def test_options_out_of_range_are_named(model, options, named):
+    with pytest.raises(ConfigError, match=named):
+        model.generate("Hello", **options)
+
+
+def test_empty_prompt(model):
+    with pytest.raises(DataError, match="the prompt is empty"):
+        model.generate("")
+    with pytest.raises(DataError, match="the conversation is empty"):
+        model.chat([])
+
+
+def test_one_empty_prompt_of_a_batch(model):
+    with pytest.raises(DataError, match="the prompt is empty"):
+        model.generate(["fine", ""])
+
+
+def test_no_prompts_no_answers(model):
+    assert model.generate([]) == []
+
+
+def test_prompt_that_fills_the_context(model):
+    assert model.generate("x" * 255).finish_reason == "length"
+    with pytest.raises(DataError, match="the prompt has 256 tokens, and the model's context holds 256"):
+        model.generate("x" * 256)
+
+
+def test_text_too_short_or_too_long_to_score(model):
+    with pytest.raises(DataError, match=r"from 2 to 256 tokens .*, got 1"):
+        model.score("x")
+    with pytest.raises(DataError, match=r"from 2 to 256 tokens .*, got 257"):
+        model.score("x" * 257)
+
+
+def test_half_a_surrogate_pair(model):
+    with pytest.raises(DataError, match="surrogate"):
+        model.generate("broken \ud83d emoji")
+
+
+def test_message_without_a_role(model):
+    with pytest.raises(DataError, match="role"):
+        model.chat([{"content": "Hello"}])
+
+
+def test_chat_with_a_base_model(model):
+    plain = LanguageModel(model.model, Tokenizer(model.tokenizer.backend), "base")
+    with pytest.raises(DataError, match="has no chat template"):
+        plain.chat("Hello")
+
+
+def test_unknown_model(monkeypatch, tmp_path):
+    monkeypatch.setenv("FULLSPAN_HOME", str(tmp_path))
+    with pytest.raises(CheckpointError, match="no model named 'smollm3'"):
+        fullspan.load("smollm3")
+
+
+def test_adapter_that_names_no_base(tmp_path):
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA"}))
+    with pytest.raises(CheckpointError, match="does not name the model it belongs to"):
+        fullspan.load(tmp_path)
+
+
+def test_adapter_folder_that_is_none(tiny_chat_model, tmp_path):
+    with pytest.raises(CheckpointError, match=r"it has no adapter_config.json"):
+        fullspan.load(tiny_chat_model, adapter=tmp_path)
+
+
+# At the command line ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["generate", "smolm2-135m", "Hello"],
+        ["chat", "smolm2-135m"],
+        ["evaluate", "smolm2-135m", "--data", "x"],
+    ],
+)
+def test_command_line_unknown_model(monkeypatch, tmp_path, words, fails):
+    monkeypatch.setenv("FULLSPAN_HOME", str(tmp_path))
+    message = fails(*words)
+    assert "smolm2-135m" in message and "smollm2-135m-instruct" in message
+
+
+def test_command_line_option_out_of_range(tiny_chat_model, fails):
+    assert "top_p: " in fails("generate", str(tiny_chat_model), "Hello", "--top-p", "0")
+    assert "json only" in fails("generate", str(tiny_chat_model), "Hello", "--logprobs", "1")
+
+
+def test_command_line_nothing_to_say(tiny_chat_model, fails):
+    assert "the prompt is empty" in fails("generate", str(tiny_chat_model))
+
+
+def test_command_line_prompt_too_long(tiny_chat_model, fails):
+    assert "the model's context holds 256" in fails("generate", str(tiny_chat_model), "-", stdin="x" * 300)
+    assert "the model's context holds 256" in fails("chat", str(tiny_chat_model), stdin="x" * 300 + "\n")
+
+
+def test_command_line_truncated_weights(tiny_chat_model, tmp_path):
+    broken = tmp_path / "broken"
+    shutil.copytree(tiny_chat_model, broken)
+    weights = broken / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    # One case as a process of its own, as a person would see it.
+    done = subprocess.run(
+        [sys.executable, "-m", "fullspan", "chat", str(broken), "--message", "Hello"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 2 and done.stdout == ""
+    assert "model.safetensors" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_command_line_truncated_gguf(tiny_chat_model, tmp_path, fails):
+    from fullspan.models.loading import load_model, save_model
+    from fullspan.models.tokenizers import load_tokenizer
+
+    whole = tmp_path / "whole.gguf"
+    save_model(load_model(tiny_chat_model), whole, tokenizer=load_tokenizer(tiny_chat_model))
+    broken = tmp_path / "broken.gguf"
+    broken.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    assert "broken.gguf" in fails("generate", str(broken), "Hello")
+
+
+def test_evaluate_without_anything_to_measure(tiny_chat_model, tmp_path, fails):
+    data = tmp_path / "held.jsonl"
+    data.write_text('{"prompt": "a", "completion": "b"}\n')
+    assert "nothing to measure" in fails(
+        "evaluate", str(tiny_chat_model), "--data", str(data), "--no-baseline"
+    )
+
+
+def test_evaluate_names_the_example_that_is_too_long(tiny_chat_model, tmp_path, fails):
+    data = tmp_path / "held.jsonl"
+    rows = [{"prompt": "a", "completion": "b"}, {"prompt": "x" * 400, "completion": "b"}]
+    data.write_text("\n".join(map(json.dumps, rows)))
+    assert "256" in fails("evaluate", str(tiny_chat_model), "--data", str(data))
