@@ -20,13 +20,15 @@ from fullspan.text.tokenizer import Tokenizer
 
 CHATML = (
     "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + message['content']"
-    " + '<|im_end|>' + '\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+    " + '<|im_end|>' + '\n'}}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 # The same with the assistant's words marked.
 CHATML_MARKED = """\
 {%- for message in messages %}
     {%- if message['role'] == 'assistant' %}
-        {{- '<|im_start|>assistant\n' }}{% generation %}{{- message.content + '<|im_end|>' }}{% endgeneration %}
+        {{- '<|im_start|>assistant\n' }}
+        {%- generation %}{{- message.content + '<|im_end|>' }}{% endgeneration %}
         {{- '\n' }}
     {%- else %}
         {{- '<|im_start|>' ~ message.role ~ '\n' ~ message['content'] ~ '<|im_end|>\n' }}
@@ -80,7 +82,7 @@ LLAMA31 = """\
     {{- '<|start_header_id|>assistant<|end_header_id|>\n\n' }}
 {%- endif %}
 """
-# In the manner of Mistral: turns must alternate, the system prompt joins the last user turn, no prompt to add.
+# In the manner of Mistral: turns must alternate, the system prompt joins the first turn, no prompt to add.
 MISTRAL = """\
 {%- if messages[0]["role"] == "system" %}
     {%- set system_message = messages[0]["content"] %}
@@ -124,7 +126,8 @@ ODD = """\
     {{ {'html': '<b>&é</b>', 'n': [1, none, true]} | tojson }}
 {% endfor %}
 {{ tools is none }} {{ documents }} {{ messages | map(attribute='role') | join(' ') }} {{ messages[0].name }}
-{% if undefined_name %}never{% endif %}{{ dict(a=1)['a'] }}{% if thinking is defined and thinking %}no{% endif %}
+{% if undefined_name %}never{% endif %}
+{{ dict(a=1)['a'] }}{% if thinking is defined and thinking %}no{% endif %}
 """
 TEMPLATES = {
     "chatml": CHATML,
@@ -136,7 +139,10 @@ TEMPLATES = {
 SYSTEM = {"role": "system", "content": " Be brief.\n"}
 CHATS = [
     [{"role": "user", "content": "Hi!"}],
-    [{"role": "user", "content": "  Hi 🙂  "}, {"role": "assistant", "content": "Hello.\n\nHow are you? <b>&amp;"}],
+    [
+        {"role": "user", "content": "  Hi 🙂  "},
+        {"role": "assistant", "content": "Hello.\n\nHow are you? <b>&amp;"},
+    ],
     [SYSTEM, {"role": "user", "content": "1 + 1?"}, {"role": "assistant", "content": "2"}],
     [
         SYSTEM,
@@ -227,7 +233,9 @@ def test_smollm2_text_and_ids_equal_those_of_transformers(
     chat = [{"role": role, "content": text} for role, text in zip(roles, contents, strict=False)]
     if not add_generation_prompt and len(chat) == 1:
         chat.append({"role": "assistant", "content": "yes"})
-    expected = reference.apply_chat_template(chat, add_generation_prompt=add_generation_prompt, tokenize=False)
+    expected = reference.apply_chat_template(
+        chat, add_generation_prompt=add_generation_prompt, tokenize=False
+    )
     template = smollm2.chat_template
     assert template is not None
     assert render(template, chat, add_generation_prompt=add_generation_prompt) == expected

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import itertools
 import json
 import re
 import string
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoTokenizer
 
-from fullspan.checkpoints.gguf_file import GGUFFile, GGMLQuantizationType, write_gguf
+from fullspan.checkpoints.gguf_file import GGMLQuantizationType, GGUFFile, write_gguf
 from fullspan.models.tokenizers import load_tokenizer
 from fullspan.text import gguf_vocabulary
 from fullspan.text.tokenizer import Tokenizer
@@ -46,7 +47,9 @@ MIXED = [
     " " * 100 + "\n" * 50 + "=" * 120,
     "\ufeffbyte order mark, replacement \ufffd, private \ue000",
 ]
-TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=60) | st.text(" \n\t0123ab'é🙂ا日", max_size=40)
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=60) | st.text(
+    " \n\t0123ab'é🙂ا日", max_size=40
+)
 CUTS = sorted(gguf_vocabulary._CUTS)
 
 
@@ -272,7 +275,7 @@ def join_by_score(metadata: dict[str, Any], text: str) -> list[int]:
     scores = metadata["tokenizer.ggml.scores"]
     pieces = list("▁" + text.replace(" ", "▁"))
     while True:
-        pairs = [(left + right, at) for at, (left, right) in enumerate(zip(pieces, pieces[1:], strict=False))]
+        pairs = [(left + right, at) for at, (left, right) in enumerate(itertools.pairwise(pieces))]
         known = [(-scores[vocab[union]], at) for union, at in pairs if union in vocab]
         if not known:
             break

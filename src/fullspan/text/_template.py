@@ -24,7 +24,7 @@ import jinja2.utils
 
 from fullspan.core.errors import ConfigError, DataError
 
-MAX_STEPS = 200_000  # turns of loops and calls of macros in one rendering
+MAX_STEPS = 50_000  # turns of loops and calls of macros in one rendering
 MAX_CHARACTERS = 64 * 1024 * 1024
 # Names in the context that no template can spell.
 _MARK = "mark of blocks"
@@ -49,7 +49,8 @@ class _NamedUndefined(jinja2.Undefined):
 
     def _use(self) -> None:
         # Without a name it is an inline `if` whose `else` was left out.
-        if self._undefined_obj is jinja2.utils.missing and self._undefined_name is not None:
+        is_variable = self._undefined_obj is jinja2.utils.missing and self._undefined_name is not None
+        if is_variable or self._undefined_exception is jinja2.exceptions.SecurityError:
             self._fail_with_undefined_error()
 
     def __str__(self) -> str:

@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 
 from fullspan.core.errors import DataError, did_you_mean
 
+_BOM = b"\xef\xbb\xbf"
 MAX_LINE_BYTES = 64 * 1024 * 1024
 _ROLES = {"system": "system", "user": "user", "assistant": "assistant"}
 _SHAREGPT_ROLES = {**_ROLES, "human": "user", "gpt": "assistant"}
@@ -225,7 +226,7 @@ def _rows(path: Path) -> Iterator[tuple[str, Any]]:
 
 def _first_character(handle: BinaryIO) -> bytes:
     while block := handle.read(4096):
-        if stripped := block.removeprefix(b"\xef\xbb\xbf").lstrip():
+        if stripped := block.removeprefix(_BOM).lstrip():
             return stripped[:1]
     return b""
 
@@ -234,6 +235,7 @@ def _jsonl_rows(path: Path, handle: BinaryIO) -> Iterator[tuple[str, Any]]:
     number = 0
     while line := handle.readline(MAX_LINE_BYTES + 1):
         number += 1
+        line = line.removeprefix(_BOM) if number == 1 else line
         if len(line) > MAX_LINE_BYTES:
             raise DataError(
                 f"{path}, line {number}: is longer than {MAX_LINE_BYTES // 2**20} MiB",

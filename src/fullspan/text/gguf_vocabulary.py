@@ -11,7 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import tokenizers
+from numpy.typing import NDArray
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors
 
 from fullspan.core.errors import CheckpointError, did_you_mean
@@ -133,7 +135,7 @@ def read_vocabulary(metadata: Mapping[str, Any]) -> Vocabulary:
         bos_id=ids["bos"],
         eos_ids=tuple(dict.fromkeys(i for i in (ids["eos"], ids["eot"], ids["eom"]) if i is not None)),
         pad_id=ids["pad"],
-        chat_template=str(template) if template is not None else None,
+        chat_template=template if isinstance(template, str) else None,
     )
 
 
@@ -162,7 +164,7 @@ def _pair(merge: str) -> tuple[str, str]:
 def _sentencepiece(
     metadata: Mapping[str, Any], vocab: dict[str, int], tokens: list[str], types: list[int]
 ) -> tokenizers.Tokenizer:
-    scores = _numbers(metadata, "tokenizer.ggml.scores", len(tokens))
+    scores = _numbers(metadata, "tokenizer.ggml.scores", len(tokens)).tolist()
     unknown = _token_id(metadata, "tokenizer.ggml.unknown_token_id", len(tokens))
     merges = _merges_from_scores(vocab, scores, types)
     backend = tokenizers.Tokenizer(
@@ -230,33 +232,37 @@ def _frame(backend: tokenizers.Tokenizer, bos_id: int | None, eos_id: int | None
 
 def _strings(metadata: Mapping[str, Any], key: str) -> list[str]:
     values = metadata.get(key)
-    if values is None or isinstance(values, str):
+    if not isinstance(values, list | tuple):
         raise CheckpointError(f"the GGUF metadata has no list {key!r}", "the file may lack its tokenizer")
-    strings = list(values)
-    if not all(isinstance(value, str) for value in strings):
+    if not all(isinstance(value, str) for value in values):
         raise CheckpointError(f"the GGUF metadata {key!r} should be a list of texts")
-    return strings
+    return list(values)
 
 
-def _numbers(metadata: Mapping[str, Any], key: str, length: int) -> list[float]:
-    values = metadata.get(key)
-    if values is None or isinstance(values, str) or len(values) != length:
+def _numbers(metadata: Mapping[str, Any], key: str, length: int) -> NDArray[np.float64]:
+    try:
+        values = np.asarray(metadata.get(key))
+    except ValueError:  # lists of unequal length inside
+        values = np.empty(0)
+    if values.shape != (length,) or values.dtype.kind not in "iuf":
         raise CheckpointError(f"the GGUF metadata {key!r} should be a list of {length} numbers")
-    return [float(value) for value in values]
+    if not np.isfinite(values).all():
+        raise CheckpointError(f"the GGUF metadata {key!r} should be finite numbers")
+    return values.astype(np.float64)
 
 
 def _token_types(metadata: Mapping[str, Any], length: int) -> list[int]:
     if "tokenizer.ggml.token_type" not in metadata:
         return [_NORMAL] * length
-    return [int(kind) for kind in _numbers(metadata, "tokenizer.ggml.token_type", length)]
+    return [int(kind) for kind in _numbers(metadata, "tokenizer.ggml.token_type", length).tolist()]
 
 
 def _token_id(metadata: Mapping[str, Any], key: str, n_tokens: int) -> int | None:
     value = metadata.get(key)
     if value is None:
         return None
-    if not 0 <= int(value) < n_tokens:
-        raise CheckpointError(f"the GGUF metadata {key!r} is {value}, the vocabulary has {n_tokens} tokens")
+    if not isinstance(value, int | np.integer) or not 0 <= value < n_tokens:
+        raise CheckpointError(f"the GGUF metadata {key!r} is {value!r}, the vocabulary has {n_tokens} tokens")
     return int(value)
 
 

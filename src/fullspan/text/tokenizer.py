@@ -113,8 +113,17 @@ class Tokenizer:
         return int(self.backend.get_vocab_size())
 
     def token(self, index: int) -> str:
-        """Spelling of one token in the vocabulary."""
-        return str(self.backend.id_to_token(index))
+        """Spelling of one token in the vocabulary.
+
+        Raises
+        ------
+        DataError
+            If there is no such token.
+        """
+        spelling = self.backend.id_to_token(index) if index >= 0 else None
+        if spelling is None:
+            raise DataError(f"the token id {index} is not in the vocabulary of {self.vocab_size} tokens")
+        return str(spelling)
 
     @property
     def bos_token(self) -> str:
@@ -260,12 +269,7 @@ class TextStream:
         """The text that this token completes; often "" in the middle of a character."""
         if token_id in self._skipped:
             return ""
-        token = self._tokenizer.backend.id_to_token(token_id)
-        if token is None:
-            raise DataError(
-                f"the token id {token_id} is not in the vocabulary of {self._tokenizer.vocab_size} tokens"
-            )
-        return self._pieces.push(token, token_id)
+        return self._pieces.push(self._tokenizer.token(token_id), token_id)
 
     def finish(self) -> str:
         """What is left: bytes that never became a character, as U+FFFD."""
