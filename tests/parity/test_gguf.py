@@ -124,6 +124,15 @@ def test_every_metadata_type_reads_as_the_reference_reads_it(tmp_path: Path) -> 
     assert ours["ints"].dtype == np.int32 and ours["floats"].dtype == np.float32
 
 
+def test_version_2_reads_as_version_3(tmp_path: Path) -> None:
+    raw = write_raw(tmp_path / "v3.gguf", GGML.Q4_1, n_rows=3, row_size=32)
+    content = bytearray((tmp_path / "v3.gguf").read_bytes())
+    content[4] = 2  # the two differ in this number only
+    (tmp_path / "v2.gguf").write_bytes(content)
+    assert gguf.GGUFReader(tmp_path / "v2.gguf").fields["GGUF.version"].contents() == 2
+    assert np.array_equal(GGUFFile(tmp_path / "v2.gguf").packed("w"), raw)
+
+
 def test_the_real_model_reads_as_the_reference_reads_it(smollm2_path: Path) -> None:
     file, reference = GGUFFile(smollm2_path), gguf.GGUFReader(smollm2_path)
     assert list(file.tensors) == [tensor.name for tensor in reference.tensors]

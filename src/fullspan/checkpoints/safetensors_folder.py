@@ -166,16 +166,19 @@ def _write_shards(folder: Path, tensors: Mapping[str, torch.Tensor], shards: lis
     weight_map: dict[str, str] = {}
     for i, names in enumerate(shards, start=1):
         file = _SINGLE if len(shards) == 1 else f"model-{i:05}-of-{len(shards):05}.safetensors"
-        # Cloning frees a slice from the larger storage that it is a view of.
-        content = {
-            name: tensors[name].detach().cpu().clone(memory_format=torch.contiguous_format) for name in names
-        }
-        save_file(content, folder / file, metadata={"format": "pt"})
+        save_file({name: _standing_alone(tensors[name]) for name in names}, folder / file, {"format": "pt"})
         weight_map |= dict.fromkeys(names, file)
     if len(shards) > 1:
         total = sum(tensor.nbytes for tensor in tensors.values())
         index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
         (folder / _INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+def _standing_alone(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor itself, or a copy of what is a slice or a transpose of a larger storage."""
+    tensor = tensor.detach().cpu()
+    alone = tensor.is_contiguous() and tensor.untyped_storage().nbytes() == tensor.nbytes
+    return tensor if alone else tensor.clone(memory_format=torch.contiguous_format)
 
 
 def _write_extra(file: Path, content: str | bytes | Path) -> None:

