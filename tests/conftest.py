@@ -52,9 +52,25 @@ def tiny_chat_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         max_positions=256,
         tied_head=True,
     )
+    model = Llama(config)
+    torch.nn.init.normal_(model.model.embed_tokens.weight, std=0.1)
     folder = tmp_path_factory.mktemp("models") / "tiny-chat"
-    save_model(Llama(config), folder, tokenizer=tokenizer)
+    save_model(model, folder, tokenizer=tokenizer)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Forty short conversations of differing lengths, as JSONL."""
+    import json
+
+    file = tmp_path_factory.mktemp("data") / "sums.jsonl"
+    rows = (
+        {"instruction": f"Add {n} and {n * n}.", "output": f"The sum is {n + n * n}{'!' * (n % 7)}"}
+        for n in range(40)
+    )
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
 
 
 @pytest.fixture(autouse=True)

@@ -68,11 +68,11 @@ class AutogradStep:
 def mixed_precision(model: Llama) -> Iterator[None]:
     """Autocast for a bfloat16 base: products in bfloat16; residual stream, norms and updates in float32.
 
-    A float32 model runs as it is.
+    A model in float32 or float64 runs as it is.
     """
     embedding = model.model.embed_tokens
     weight = embedding.weight
-    if weight.dtype == torch.float32:
+    if weight.dtype not in (torch.bfloat16, torch.float16):
         yield
         return
     # With the embeddings widened, the sums of the residual stream are float32, as autocast has
@@ -95,11 +95,9 @@ def choose_engine(model: Llama, engine: Literal["auto", "autograd", "fused"]) ->
     """
     if engine == "autograd":
         return AutogradStep(model)
-    try:
-        from fullspan.training.fused import FusedStep
-    except ModuleNotFoundError:
-        return AutogradStep(model)
-    reason = FusedStep.unsupported_reason(model)
+    from fullspan.training.fused import FusedStep, unsupported_reason
+
+    reason = unsupported_reason(model)
     if reason is None:
         return FusedStep(model)
     if engine == "fused":
