@@ -16,8 +16,12 @@ class SqlConfig(Config):
 
     query: Annotated[str | None, Argument()] = Field(None, description="One HiveQL query.")
     file: InputPath | None = Field(None, description="File that holds the query.")
-    table: list[str] = Field([], description="name=path of a table: .parquet, .jsonl, .json, .csv; may be repeated.")
-    out: OutputPath | None = Field(None, description="File to write: .parquet, .jsonl or .csv; without it rows are shown.")
+    table: list[str] = Field(
+        [], description="name=path of a table: .parquet, .jsonl, .json, .csv; may be repeated."
+    )
+    out: OutputPath | None = Field(
+        None, description="File to write: .parquet, .jsonl or .csv; without it rows are shown."
+    )
     limit: int = Field(20, ge=1, description="How many rows are shown without --out.")
 
     @model_validator(mode="after")
@@ -33,7 +37,9 @@ class SqlConfig(Config):
         for item in self.table:
             name, sign, path = item.partition("=")
             if not (name and sign and path):
-                raise ConfigError(f"table: expected name=path, got {item!r}", "for example --table people=people.parquet")
+                raise ConfigError(
+                    f"table: expected name=path, got {item!r}", "for example --table people=people.parquet"
+                )
             if name.lower() in {known.lower() for known in found}:
                 raise ConfigError(f"table {name!r} is given twice")
             found[name] = Path(path)
@@ -67,7 +73,9 @@ def _show(table: Any, n_rows: int) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    shown = Table(*[Text(name) for name in table.column_names])
+    shown = Table()
+    for name in table.column_names:
+        shown.add_column(Text(name))
     for row in table.to_pylist():
         shown.add_row(*[Text("NULL" if value is None else str(value)) for value in row.values()])
     Console().print(shown)

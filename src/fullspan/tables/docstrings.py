@@ -107,7 +107,9 @@ def read_docstrings(packages: Sequence[str] | Literal["stdlib"] = "stdlib") -> p
         files = {name: (file, root) for name, file in _sources(root, prefix="")}
         rows = [_inspect_module(name) for name in _compiled_modules() if name not in files]
         if not files:
-            raise DataError(f"the standard library at {root} has no source files", "name an installed package")
+            raise DataError(
+                f"the standard library at {root} has no source files", "name an installed package"
+            )
     else:
         files, rows = {}, []
         for package in packages:
@@ -134,14 +136,18 @@ def _package_sources(package: str) -> dict[str, tuple[Path, Path]]:
     if spec.submodule_search_locations:
         folders = [Path(folder) for folder in spec.submodule_search_locations]
         found = {
-            name: (file, folder.parent) for folder in folders for name, file in _sources(folder, f"{package}.")
+            name: (file, folder.parent)
+            for folder in folders
+            for name, file in _sources(folder, f"{package}.")
         }
     elif spec.origin and spec.origin.endswith(".py"):
         found = {package: (Path(spec.origin), Path(spec.origin).parent)}
     else:
         found = {}
     if not found:
-        raise DataError(f"package {package!r} has no Python source", "only Python files are read, C modules are not")
+        raise DataError(
+            f"package {package!r} has no Python source", "only Python files are read, C modules are not"
+        )
     return found
 
 

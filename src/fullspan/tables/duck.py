@@ -38,9 +38,7 @@ def suffix_of(path: Path) -> str:
     return Path(name.removesuffix(".gz")).suffix
 
 
-def connect(
-    tables: Mapping[str, Path | pa.Table], writable: Path | None = None
-) -> duckdb.DuckDBPyConnection:
+def connect(tables: Mapping[str, Path | pa.Table], writable: Path | None = None) -> duckdb.DuckDBPyConnection:
     """A connection in which the tables are views, and which can read nothing else.
 
     Parameters
@@ -89,7 +87,9 @@ def _add_file(connection: duckdb.DuckDBPyConnection, name: str, path: Path) -> N
     if reader is None:
         raise DataError(f"table {name}: no reader for {path}", "give a .parquet, .jsonl, .json or .csv file")
     if not path.is_file():
-        near = did_you_mean(path.name, [p.name for p in path.parent.glob("*")]) if path.parent.is_dir() else ""
+        near = (
+            did_you_mean(path.name, [p.name for p in path.parent.glob("*")]) if path.parent.is_dir() else ""
+        )
         raise DataError(f"table {name}: no such file: {path}", near if near.startswith("did you") else "")
     if path.stat().st_size == 0:
         raise DataError(f"table {name}: {path} is empty")
@@ -193,8 +193,10 @@ def _copy(connection: duckdb.DuckDBPyConnection, sql: str, out: Path) -> tuple[i
 
     try:
         columns = connection.sql(sql).columns
-        (count,) = connection.execute(f"COPY ({sql}) TO {quote_string(str(out.resolve()))} {writer_of(out)}").fetchone()
-        return int(count), list(columns)
+        written = connection.execute(
+            f"COPY ({sql}) TO {quote_string(str(out.resolve()))} {writer_of(out)}"
+        ).fetchone()
+        return (int(written[0]) if written else 0), list(columns)
     except duckdb.Error as error:
         raise _run_error(error) from None
 

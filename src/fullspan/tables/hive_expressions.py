@@ -6,33 +6,46 @@ A node without a method is a construct that nobody has checked against Hive: it 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from sqlglot import exp
 
 from fullspan.core.errors import ConfigError, did_you_mean
 from fullspan.tables import hive_functions as functions
 from fullspan.tables import java_regex
+from fullspan.tables.hive_aggregates import AGGREGATES, WINDOW_FUNCTIONS, frame
+from fullspan.tables.hive_aggregates import call as aggregate
+from fullspan.tables.hive_functions import refuse
 from fullspan.tables.hive_types import cast, comparable, require_common_type, to_double, to_string
-from fullspan.tables.scope import Binder, Column, Scope, Value, hive_name, quote_string
+from fullspan.tables.scope import Binder, Column, Scope, Value, children, hive_name, quote_string
 
-_UDTFS = {"explode", "posexplode", "inline", "stack", "json_tuple", "parse_url_tuple", "explode_outer", "posexplode_outer"}
-
+_TABLE_FUNCTIONS = (
+    "explode",
+    "posexplode",
+    "inline",
+    "stack",
+    "json_tuple",
+    "parse_url_tuple",
+    "explode_outer",
+)
 
 # The parts of a node that its method reads; any other part is refused, not dropped.
 _USUAL_PARTS = ("this", "expression", "expressions")
 _PARTS = {
-    "literal": ("this", "is_string"), "column": ("this", "table", "db", "catalog"), "dpipe": (*_USUAL_PARTS, "safe"),
-    "concat": (*_USUAL_PARTS, "coalesce", "safe"), "like": (*_USUAL_PARTS, "negate"), "div": (*_USUAL_PARTS, "typed", "safe"),
-    "between": ("this", "low", "high"), "in": ("this", "expressions", "query"), "if": ("this", "true", "false"),
-    "case": ("this", "ifs", "default"), "trycast": ("this", "to"), "cast": ("this", "to"),
+    "literal": ("this", "is_string"),
+    "column": ("this", "table", "db", "catalog"),
+    "dpipe": (*_USUAL_PARTS, "safe"),
+    "concat": (*_USUAL_PARTS, "coalesce", "safe"),
+    "like": (*_USUAL_PARTS, "negate"),
+    "div": (*_USUAL_PARTS, "typed", "safe"),
+    "between": ("this", "low", "high"),
+    "in": ("this", "expressions", "query"),
+    "if": ("this", "true", "false"),
+    "case": ("this", "ifs", "default"),
+    "trycast": ("this", "to"),
+    "cast": ("this", "to"),
     "window": ("this", "partition_by", "order", "spec", "over"),
-}  # fmt: skip
-
-
-def refuse(what: str, hint: str = "") -> ConfigError:
-    """The error for what is not translated."""
-    return ConfigError(f"HiveQL {what} is not translated yet", hint)
+}
 
 
 def only(node: exp.Expr, *known: str) -> None:
@@ -81,7 +94,9 @@ class Expressions:
         """A condition, which must be boolean: DuckDB would read 'yes' or 2 as one."""
         value = self.value(node, scope)
         if value.group not in ("boolean", "null"):
-            raise ConfigError(f"{where} takes a boolean, got {hive_name(value.type)}: {node.sql('hive')[:60]}")
+            raise ConfigError(
+                f"{where} takes a boolean, got {hive_name(value.type)}: {node.sql('hive')[:60]}"
+            )
         return value.sql
 
     # literals and columns
@@ -110,10 +125,14 @@ class Expressions:
         parts = [part.name for part in node.parts]
         if isinstance(node.this, exp.Star):
             raise ConfigError(f"{node.sql('hive')} can stand only in the list of SELECT")
-        if len(parts) == 1 and parts[0].lower() in {name.lower() for name in scope.aliases}:
-            return next(sql for name, sql in scope.aliases.items() if name.lower() == parts[0].lower())
+        alias = scope.aliases.get(parts[0].lower()) if len(parts) == 1 else None
+        if alias is not None and (scope.aliases_first or scope.column(parts[0]) is None):
+            return alias
         column, fields = self._resolve(parts, scope)
-        return self._fields(column.sql, fields, scope)
+        sql = column.sql
+        for name in fields:
+            sql = self._field(Value(sql, scope, self._binder), name)
+        return sql
 
     def _resolve(self, parts: list[str], scope: Scope) -> tuple[Column, list[str]]:
         """The column that a dotted name means, and the struct fields behind it."""
@@ -134,19 +153,14 @@ class Expressions:
             raise scope.unknown(parts[0])
         return column, parts[1:]
 
-    def _fields(self, sql: str, fields: Sequence[str], scope: Scope) -> str:
-        for name in fields:
-            sql = self._field(Value(sql, scope, self._binder), name)
-        return sql
-
     def _field(self, value: Value, name: str) -> str:
         type_ = value.type
         of_array = value.group == "array" and value.child_groups() == ["struct"]
         if of_array:
-            type_ = type_.children[0][1]
+            type_ = children(type_)[0][1]
         elif value.group != "struct":
             raise ConfigError(f"{value.sql} of type {hive_name(type_)} has no field {name!r}")
-        names = [field for field, _ in type_.children]
+        names = [field for field, _ in children(type_)]
         found = next((field for field in names if field.lower() == name.lower()), None)
         if found is None:
             raise ConfigError(f"no field named {name!r}", did_you_mean(name, names))
@@ -325,20 +339,23 @@ class Expressions:
 
     # functions
 
-    def _anonymous(self, node: exp.Anonymous, scope: Scope) -> str:
+    def _anonymous(self, node: exp.Anonymous, scope: Scope, over: str = "") -> str:
         name = node.name.lower()
-        if name in _UDTFS:
+        if name in _TABLE_FUNCTIONS:
             hint = "write FROM t LATERAL VIEW explode(...) v AS column; OUTER goes before explode"
             raise refuse(f"function {name} in an expression", hint)
-        if name in functions.WINDOW_ONLY and not isinstance(node.parent, exp.Window):
-            raise ConfigError(f"{name}() needs OVER (...)")
+        if name not in AGGREGATES and name not in WINDOW_FUNCTIONS and name != "count":
+            if over:
+                raise refuse(f"{name}() OVER (...)")
+            values = [self.value(item, scope) for item in node.expressions]
+            return functions.call(name, values, [*AGGREGATES, *WINDOW_FUNCTIONS, "count", "if", "explode"])
+        # Inside an aggregate a name is a column, even where an alias of ORDER BY has the same name.
+        scope = Scope(scope.sources, scope.outer)
         if name == "count":
-            return self._count(node, scope)
-        distinct = [item for item in node.expressions if isinstance(item, exp.Distinct)]
-        if name in functions.AGGREGATES and distinct:
-            return self._distinct_aggregate(name, distinct[0], scope)
-        values = [self.value(item, scope) for item in node.expressions]
-        return functions.call(name, values)
+            return self._count(node, scope) + (f" {over}" if over else "")
+        distinct = len(node.expressions) == 1 and isinstance(node.expressions[0], exp.Distinct)
+        items = node.expressions[0].expressions if distinct else node.expressions
+        return aggregate(name, [self.value(item, scope) for item in items], distinct=distinct, over=over)
 
     def _count(self, node: exp.Anonymous, scope: Scope) -> str:
         if len(node.expressions) == 1 and isinstance(node.expressions[0], exp.Star):
@@ -355,29 +372,18 @@ class Expressions:
         whole = " AND ".join(f"{item} IS NOT NULL" for item in items)
         return f"count(DISTINCT CASE WHEN {whole} THEN row({', '.join(items)}) END)"
 
-    def _distinct_aggregate(self, name: str, distinct: exp.Distinct, scope: Scope) -> str:
-        if name not in ("sum", "avg", "min", "max") or len(distinct.expressions) != 1:
-            raise refuse(f"{name}(DISTINCT ...)")
-        call = functions.call(name, [self.value(distinct.expressions[0], scope)])
-        return call.replace(f"{name}(", f"{name}(DISTINCT ", 1)
-
     def _window(self, node: exp.Window, scope: Scope) -> str:
-        function = self.sql(node.this, scope)
-        name = node.this.name.lower()
-        if name not in functions.WINDOW_ONLY | {"sum", "avg", "min", "max", "count"}:
-            raise refuse(f"{name}() OVER (...)")
+        if not isinstance(node.this, exp.Anonymous):
+            raise refuse(f"window {node.sql('hive')[:60]!r}")
         parts = []
         if keys := node.args.get("partition_by"):
             parts.append("PARTITION BY " + ", ".join(self.sql(key, scope) for key in keys))
         if order := node.args.get("order"):
             parts.append(self.order(order, scope))
         if spec := node.args.get("spec"):
-            parts.append(_frame(spec))
-        window = f" OVER ({' '.join(parts)})"
-        # The cast of a sum stands around its window.
-        if function.startswith("CAST(sum("):
-            return function.removesuffix(" AS BIGINT)") + window + " AS BIGINT)"
-        return function + window
+            only(spec, "kind", "start", "start_side", "end", "end_side")
+            parts.append(frame(spec))
+        return self._anonymous(node.this, scope, over=f"OVER ({' '.join(parts)})")
 
     def order(self, node: exp.Order, scope: Scope) -> str:
         """ORDER BY with Hive's place of NULLs: first going up, last going down, unless it says so."""
@@ -388,19 +394,3 @@ class Expressions:
             nulls = "FIRST" if item.args.get("nulls_first") else "LAST"
             items.append(f"{self.sql(item.this, scope)} {direction} NULLS {nulls}")
         return "ORDER BY " + ", ".join(items)
-
-
-def _frame(spec: exp.WindowSpec) -> str:
-    only(spec, "kind", "start", "start_side", "end", "end_side")
-    edges = []
-    for edge in ("start", "end"):
-        bound, side = spec.args.get(edge), spec.args.get(f"{edge}_side") or ""
-        text = bound if isinstance(bound, str) else (bound.name if isinstance(bound, exp.Literal) else "")
-        if not (text.isdigit() or text in ("UNBOUNDED", "CURRENT ROW")):
-            raise refuse(f"window frame {spec.sql('hive')!r}")
-        edges.append(f"{text} {side}".strip())
-    kind = str(spec.args.get("kind")).upper()
-    if kind != "ROWS" and any(edge[0].isdigit() for edge in edges):
-        raise refuse(f"window frame {spec.sql('hive')!r}", "use ROWS")
-    return f"{kind} BETWEEN {edges[0]} AND {edges[1]}"
-

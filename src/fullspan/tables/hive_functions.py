@@ -1,7 +1,7 @@
 """Hive's functions as DuckDB expressions: the ones listed here give Hive's values, all others are refused.
 
-`SCALARS` and `AGGREGATES` map a name to the kinds of its arguments and a template; a rule that needs to look
-at its arguments is a function. A kind says what Hive converts the argument to: ``string``, ``double``,
+A name stands with the kinds of its arguments and a template; a rule that must look at its arguments is a
+Python function. A kind says what Hive converts the argument to: ``string``, ``double``,
 ``integer``, ``date``, ``boolean``, ``array``, ``map``, ``any``; with ``?`` it may be left out.
 """
 
@@ -43,6 +43,7 @@ _TEMPLATES: dict[str, tuple[str, str]] = {
     "pi": ("", "pi()"),
     # dates
     "to_date": ("date", "{0}"),
+    "date": ("date", "{0}"),
     "year": ("date", "CAST(year({0}) AS INTEGER)"),
     "quarter": ("date", "CAST(quarter({0}) AS INTEGER)"),
     "month": ("date", "CAST(month({0}) AS INTEGER)"),
@@ -59,14 +60,16 @@ _TEMPLATES: dict[str, tuple[str, str]] = {
     # collections
     "map_keys": ("map", "coalesce(map_keys({0}), [])"),
     "map_values": ("map", "coalesce(map_values({0}), [])"),
-    # windows
-    "row_number": ("", "row_number()"),
-    "rank": ("", "rank()"),
-    "dense_rank": ("", "dense_rank()"),
 }
 
 
-def _arguments(name: str, kinds: str, values: Sequence[Value]) -> list[str]:
+def refuse(what: str, hint: str = "") -> ConfigError:
+    """The error for what is not translated."""
+    return ConfigError(f"HiveQL {what} is not translated yet", hint)
+
+
+def arguments(name: str, kinds: str, values: Sequence[Value]) -> list[str]:
+    """The arguments of a call, checked for number and converted to the kinds that it takes."""
     wanted = kinds.split()
     least = sum(not kind.endswith("?") for kind in wanted)
     if not least <= len(values) <= len(wanted):
@@ -97,7 +100,7 @@ def as_kind(value: Value, kind: str, name: str) -> str:
 
 
 def _substr(values: Sequence[Value]) -> str:
-    text, start, *length = _arguments("substr", "string integer integer?", values)
+    text, start, *length = arguments("substr", "string integer integer?", values)
     return f"hive_substr({text}, {start}, {length[0] if length else 2147483647})"
 
 
@@ -110,29 +113,31 @@ def _concat(values: Sequence[Value]) -> str:
 def _concat_ws(values: Sequence[Value]) -> str:
     if len(values) < 2:
         raise ConfigError(f"concat_ws() takes at least 2 arguments, got {len(values)}")
-    lists = []
-    for value in values[1:]:
-        if value.group == "array" and value.child_groups() == ["string"]:
-            lists.append(f"coalesce({value.sql}, [])")
-        elif value.group in ("string", "null"):
-            lists.append(f"[CAST({value.sql} AS VARCHAR)]")
-        else:
-            raise refuse_type(value, "concat_ws() with an argument")
-    return f"array_to_string(flatten([{', '.join(lists)}]), {to_string(values[0])})"
+    separator, *parts = values
+    if len(parts) == 1 and parts[0].group == "array" and parts[0].child_groups() == ["string"]:
+        return f"array_to_string(coalesce(hive_no_nulls({parts[0].sql}), []), {to_string(separator)})"
+    for part in parts:
+        if part.group not in ("string", "null"):
+            raise refuse_type(part, "concat_ws(), but for strings or one array of strings, with an argument")
+    # array_to_string skips NULLs, as Hive skips arguments that are NULL.
+    texts = ", ".join(f"CAST({part.sql} AS VARCHAR)" for part in parts)
+    return f"array_to_string([{texts}], {to_string(separator)})"
 
 
 def _pad(side: str) -> Rule:
     def rule(values: Sequence[Value]) -> str:
-        text, length, pad = _arguments(side, "string integer string", values)
-        if not values[2].literal:
-            raise ConfigError(f"{side}() is translated only with a literal, non-empty pad")
-        return f"{side}({text}, greatest(CAST({length} AS INTEGER), 0), {pad})"
+        text, length, pad = arguments(side, "string integer string", values)
+        if not values[2].literal or not isinstance(values[1].literal, int):
+            raise ConfigError(
+                f"{side}() is translated only with a literal length and a literal, non-empty pad"
+            )
+        return f"{side}({text}, {length}, {pad})"
 
     return rule
 
 
 def _replace(values: Sequence[Value]) -> str:
-    text, old, new = _arguments("replace", "string string string", values)
+    text, old, new = arguments("replace", "string string string", values)
     if not values[1].literal:
         raise ConfigError("replace() is translated only with a literal, non-empty text to look for")
     return f"replace({text}, {old}, {new})"
@@ -141,7 +146,9 @@ def _replace(values: Sequence[Value]) -> str:
 def pattern_of(value: Value, name: str) -> str:
     """A regular expression, which must be a literal so that it can be checked and rewritten."""
     if not isinstance(value.literal, str) or not value.literal:
-        raise ConfigError(f"{name} is translated only with a literal, non-empty regular expression: {value.sql}")
+        raise ConfigError(
+            f"{name} is translated only with a literal, non-empty regular expression: {value.sql}"
+        )
     return value.literal
 
 
@@ -151,7 +158,7 @@ def guarded(text: str, pattern: str) -> str:
 
 
 def _regexp_replace(values: Sequence[Value]) -> str:
-    text, _, _ = _arguments("regexp_replace", "string string string", values)
+    text, _, _ = arguments("regexp_replace", "string string string", values)
     pattern = pattern_of(values[1], "regexp_replace()")
     if not isinstance(values[2].literal, str):
         raise ConfigError("regexp_replace() is translated only with a literal replacement")
@@ -161,7 +168,7 @@ def _regexp_replace(values: Sequence[Value]) -> str:
 
 
 def _regexp_extract(values: Sequence[Value]) -> str:
-    text, *_ = _arguments("regexp_extract", "string string integer?", values)
+    text, *_ = arguments("regexp_extract", "string string integer?", values)
     pattern = pattern_of(values[1], "regexp_extract()")
     index = values[2].literal if len(values) == 3 else 1
     if not isinstance(index, int) or not 0 <= index <= java_regex.n_groups(pattern):
@@ -173,7 +180,7 @@ def _regexp_extract(values: Sequence[Value]) -> str:
 
 
 def _split(values: Sequence[Value]) -> str:
-    text, _ = _arguments("split", "string string", values)
+    text, _ = arguments("split", "string string", values)
     pattern = pattern_of(values[1], "split()")
     java_regex.refuse_empty_match(pattern)
     return f"string_split_regex({guarded(text, pattern)}, {_re2(pattern)})"
@@ -184,7 +191,7 @@ def _re2(pattern: str) -> str:
 
 
 def _sha2(values: Sequence[Value]) -> str:
-    text, _ = _arguments("sha2", "string integer", values)
+    text, _ = arguments("sha2", "string integer", values)
     if values[1].literal not in (0, 256):
         raise ConfigError("sha2() is translated only with 256 bits")
     return f"sha256({text})"
@@ -242,7 +249,9 @@ def _pmod(values: Sequence[Value]) -> str:
 def _coalesce(name: str) -> Rule:
     def rule(values: Sequence[Value]) -> str:
         if not values or (name == "nvl" and len(values) != 2):
-            raise ConfigError(f"{name}() takes {'2' if name == 'nvl' else 'at least 1'} arguments, got {len(values)}")
+            raise ConfigError(
+                f"{name}() takes {'2' if name == 'nvl' else 'at least 1'} arguments, got {len(values)}"
+            )
         require_common_type(values, f"arguments of {name}()")
         return f"coalesce({', '.join(value.sql for value in values)})"
 
@@ -299,22 +308,24 @@ def _struct(values: Sequence[Value]) -> str:
 
 
 def _array_contains(values: Sequence[Value]) -> str:
-    array, item = _arguments("array_contains", "array any", values)
+    array, item = arguments("array_contains", "array any", values)
     kinds = values[0].child_groups()
     if values[1].group != "null" and kinds not in ([values[1].group], ["null"]):
-        raise ConfigError(f"array_contains() looks for a {values[1].group} in an array of {kinds[0]}", "cast it")
+        raise ConfigError(
+            f"array_contains() looks for a {values[1].group} in an array of {kinds[0]}", "cast it"
+        )
     return f"coalesce(list_contains({array}, {item}), FALSE)"
 
 
 def _sort_array(values: Sequence[Value]) -> str:
-    (array,) = _arguments("sort_array", "array", values)
+    (array,) = arguments("sort_array", "array", values)
     if values[0].child_groups()[0] in ("array", "map", "struct"):
         raise refuse_type(values[0], "sort_array() of nested elements")
     return f"list_sort({array}, 'ASC', 'NULLS FIRST')"
 
 
 def _last_day(values: Sequence[Value]) -> str:
-    return f"CAST(last_day({_arguments('last_day', 'date', values)[0]}) AS VARCHAR)"
+    return f"CAST(last_day({arguments('last_day', 'date', values)[0]}) AS VARCHAR)"
 
 
 _RULES: dict[str, Rule] = {
@@ -329,65 +340,11 @@ _RULES: dict[str, Rule] = {
 }  # fmt: skip
 
 
-def _collect(template: str) -> Rule:
-    def rule(values: Sequence[Value]) -> str:
-        (item,) = _arguments("collect_list", "any", values)
-        return template.format(item)
-
-    return rule
+NAMES = (*_TEMPLATES, *_RULES)
 
 
-def _sum(values: Sequence[Value]) -> str:
-    (_,) = _arguments("sum", "any", values)
-    if values[0].group == "integer":
-        return f"CAST(sum({values[0].sql}) AS BIGINT)"
-    return f"sum({values[0].sql if values[0].group == 'decimal' else to_double(values[0])})"
-
-
-def _average(values: Sequence[Value]) -> str:
-    (_,) = _arguments("avg", "any", values)
-    if values[0].group == "decimal":
-        raise ConfigError("avg() of decimals is not translated yet", "cast to double")
-    return f"avg({to_double(values[0])})"
-
-
-def _least_or_most(name: str) -> Rule:
-    def rule(values: Sequence[Value]) -> str:
-        (item,) = _arguments(name, "any", values)
-        if values[0].group in ("array", "map", "struct"):
-            raise refuse_type(values[0], f"{name}()")
-        return f"{name}({item})"
-
-    return rule
-
-
-def _percentile(values: Sequence[Value]) -> str:
-    (_, fraction) = _arguments("percentile", "integer any", values)
-    if values[1].group not in ("decimal", "double", "integer"):
-        raise ConfigError("percentile() is translated with one fraction from 0 to 1")
-    return f"quantile_cont(CAST({values[0].sql} AS DOUBLE), {fraction})"
-
-
-AGGREGATES: dict[str, Rule] = {
-    "sum": _sum,
-    "avg": _average,
-    "min": _least_or_most("min"),
-    "max": _least_or_most("max"),
-    "percentile": _percentile,
-    "collect_list": _collect("coalesce(list({0}) FILTER (WHERE ({0}) IS NOT NULL), [])"),
-    # Sorted, so that a query gives the same file every time (Hive's order is that of arrival).
-    "collect_set": _collect("coalesce(list(DISTINCT {0} ORDER BY {0}) FILTER (WHERE ({0}) IS NOT NULL), [])"),
-    "variance": lambda values: f"var_pop({_arguments('variance', 'double', values)[0]})",
-    "var_pop": lambda values: f"var_pop({_arguments('var_pop', 'double', values)[0]})",
-    "stddev": lambda values: f"stddev_pop({_arguments('stddev', 'double', values)[0]})",
-    "stddev_pop": lambda values: f"stddev_pop({_arguments('stddev_pop', 'double', values)[0]})",
-}
-
-WINDOW_ONLY = {"row_number", "rank", "dense_rank", "lag", "lead", "first_value", "last_value"}
-
-
-def call(name: str, values: Sequence[Value]) -> str:
-    """Translate a call by the function's name.
+def call(name: str, values: Sequence[Value], others: Sequence[str]) -> str:
+    """Translate a call by the function's name; `others` are names that a slip of the pen may have meant.
 
     Raises
     ------
@@ -396,11 +353,8 @@ def call(name: str, values: Sequence[Value]) -> str:
     """
     if name in _TEMPLATES:
         kinds, template = _TEMPLATES[name]
-        return template.format(*_arguments(name, kinds, values))
-    rule = _RULES.get(name) or AGGREGATES.get(name)
-    if rule is None:
-        known = [*_TEMPLATES, *_RULES, *AGGREGATES, "count", "if", "explode", "posexplode"]
-        near = did_you_mean(name, known)
-        hint = near if near.startswith("did you mean") else "docs: `fullspan sql --help` names the functions"
-        raise ConfigError(f"HiveQL function {name} is not translated yet", hint)
-    return rule(values)
+        return template.format(*arguments(name, kinds, values))
+    if name not in _RULES:
+        near = did_you_mean(name, [*NAMES, *others])
+        raise refuse(f"function {name}", near if near.startswith("did you mean") else "")
+    return _RULES[name](values)

@@ -1,65 +1,21 @@
 """Hive's conversions between types, as DuckDB expressions.
 
-Hive converts implicitly where DuckDB refuses (``'1' + 1`` is 2.0) and converts by other rules where both do
-(``CAST(3.7 AS INT)`` is 3 in Hive, 4 in DuckDB). Conversions that are not sure to agree are refused: while
-translating where the types show it, while running (an error in the row) where only the value does.
+Hive converts implicitly where DuckDB refuses (``'1' + 1`` is 2.0) and by other rules where both convert
+(``CAST(3.7 AS INT)`` is 3 in Hive, 4 in DuckDB). Conversions that are not sure to agree are refused.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from sqlglot import exp
 
 from fullspan.core.errors import ConfigError
-from fullspan.tables.scope import Value, group, hive_name, quote_string
+from fullspan.tables.scope import Value, children, group, hive_name, quote_string
 
-_PLAIN_NUMBER = r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)"
-
-# Created in every connection that translates or runs a query. `trim` takes off spaces, as Hive's parsers do.
-MACROS = (
-    # '3.7' -> 3, '.5' -> 0, '1e3' and 'x' -> NULL (serde2.lazy.LazyLong.parseLong)
-    rf"""CREATE TEMP MACRO hive_integer(s) AS CASE WHEN regexp_full_match(trim(s), '{_PLAIN_NUMBER}')
-    THEN TRY_CAST(CASE WHEN regexp_matches(trim(s), '^[+-]?\.') THEN '0'
-                       ELSE regexp_extract(trim(s), '^[+-]?[0-9]+') END AS BIGINT) END""",
-    # Java's Double.parseDouble; it also takes '1d', '1f' and hexadecimal, which nobody means.
-    rf"""CREATE TEMP MACRO hive_double(s) AS CASE
-    WHEN regexp_full_match(trim(s), '{_PLAIN_NUMBER}([eE][+-]?[0-9]+)?') THEN TRY_CAST(trim(s) AS DOUBLE)
-    WHEN trim(s) IN ('NaN', 'Infinity', '+Infinity', '-Infinity') THEN TRY_CAST(trim(s) AS DOUBLE)
-    WHEN regexp_full_match(trim(s), '[+-]?([0-9.]+([eE][+-]?[0-9]+)?[dDfF]|0[xX].*)')
-    THEN CAST(error('HiveQL: the string ' || s || ' is a number to Java only; clean the column first') AS DOUBLE)
-    END""",
-    # 'yyyy-MM-dd' with or without leading zeros and a time behind it; what is no day differs between versions.
-    r"""CREATE TEMP MACRO hive_date(s) AS CASE
-    WHEN regexp_full_match(trim(s), '[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}([ T].*)?') THEN coalesce(
-        TRY_CAST(regexp_extract(trim(s), '^[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}') AS DATE),
-        CAST(error('HiveQL: ' || s || ' is no day of the calendar; versions of Hive disagree on it') AS DATE)) END""",
-    # Java prints 1.0E7 where DuckDB prints 10000000.0.
-    """CREATE TEMP MACRO hive_double_text(x) AS CASE
-    WHEN x IS NULL THEN NULL WHEN isnan(x) THEN 'NaN'
-    WHEN isinf(x) THEN CASE WHEN x > 0 THEN 'Infinity' ELSE '-Infinity' END
-    WHEN x = 0 OR (abs(x) >= 1e-3 AND abs(x) < 1e7) THEN CAST(x AS VARCHAR)
-    ELSE error('HiveQL: Hive would write ' || CAST(x AS VARCHAR) || ' with an exponent of its own; '
-               || 'round it or cast it to an integer first') END""",
-    # BigDecimal rounds the decimal digits that print, half up: round(1.005, 2) = 1.01.
-    """CREATE TEMP MACRO hive_round(x, digits) AS CASE WHEN NOT isfinite(x) OR abs(x) >= 1e15 THEN x
-    ELSE CAST(round(CAST(CAST(x AS VARCHAR) AS DECIMAL(38, 20)), digits) AS DOUBLE) END""",
-    """CREATE TEMP MACRO hive_substr(s, p, n) AS CASE WHEN s IS NULL OR p IS NULL OR n IS NULL THEN NULL
-    WHEN n <= 0 OR abs(p) > length(s) THEN ''
-    ELSE substring(s, CASE WHEN p > 0 THEN p WHEN p < 0 THEN length(s) + p + 1 ELSE 1 END, n) END""",
-    # $ and \\Z of Java also match before a final line terminator; RE2 has no equal of that.
-    r"""CREATE TEMP MACRO hive_line(s) AS CASE WHEN regexp_matches(s, '[\n\r\x{85}\x{2028}\x{2029}]\z')
-    THEN error('HiveQL: $ in a pattern is not translated for a text that ends in a line break; trim it first')
-    ELSE s END""",
-    r"""CREATE TEMP MACRO hive_pattern(p) AS CASE WHEN contains(p, '\')
-    THEN error('HiveQL: LIKE is translated for a backslash in a literal pattern only, not in ' || p) ELSE p END""",
-    # One character that becomes several (ß -> SS), and sigma's two forms.
-    r"""CREATE TEMP MACRO hive_upper(s) AS CASE
-    WHEN regexp_matches(s, '[ßŉǰΐΰև\x{1E96}-\x{1E9F}\x{1F50}-\x{1FFF}\x{FB00}-\x{FB17}]')
-    THEN error('HiveQL: upper() is not translated for letters that become several, as in ' || s) ELSE upper(s) END""",
-    r"""CREATE TEMP MACRO hive_lower(s) AS CASE WHEN regexp_matches(s, '[İΣ\x{1F80}-\x{1FFF}]')
-    THEN error('HiveQL: lower() is not translated for letters that have two forms, as in ' || s) ELSE lower(s) END""",
-)
+if TYPE_CHECKING:
+    from duckdb.sqltypes import DuckDBPyType
 
 _TARGETS = {
     "TINYINT": "TINYINT", "SMALLINT": "SMALLINT", "INT": "INTEGER", "BIGINT": "BIGINT", "FLOAT": "FLOAT",
@@ -71,7 +27,8 @@ _TARGETS = {
 def refuse_type(value: Value, what: str) -> ConfigError:
     """The error for a value of a type that a function or operator does not take here."""
     return ConfigError(
-        f"{what} of type {hive_name(value.type)} is not translated: {value.sql}", "cast it, or give a type it takes"
+        f"{what} of type {hive_name(value.type)} is not translated: {value.sql}",
+        "cast it, or give a type it takes",
     )
 
 
@@ -85,7 +42,9 @@ def cast(value: Value, to: exp.DataType) -> str:
     """
     name = _TARGETS.get(to.this.name)
     if name is None or (to.expressions and name != "DECIMAL"):
-        raise ConfigError(f"CAST to {to.sql('hive')} is not translated yet", "cast to a number, string or date type")
+        raise ConfigError(
+            f"CAST to {to.sql('hive')} is not translated yet", "cast to a number, string or date type"
+        )
     if value.group == "null":
         return f"CAST(NULL AS {decimal_type(to) if name == 'DECIMAL' else name})"
     if name in ("TINYINT", "SMALLINT", "INTEGER", "BIGINT"):
@@ -181,7 +140,8 @@ def comparable(left: Value, right: Value) -> tuple[str, str]:
     if groups == {"date", "timestamp"}:
         return f"CAST({left.sql} AS TIMESTAMP)", f"CAST({right.sql} AS TIMESTAMP)"
     raise ConfigError(
-        f"comparing {hive_name(left.type)} with {hive_name(right.type)} is not translated: {left.sql}, {right.sql}",
+        f"comparing {hive_name(left.type)} with {hive_name(right.type)} is not translated: "
+        f"{left.sql}, {right.sql}",
         "cast one of them",
     )
 
@@ -201,13 +161,13 @@ def require_common_type(values: Sequence[Value], what: str) -> None:
 
 def _require_same_shape(values: Sequence[Value], what: str) -> None:
     first, *others = (_shape(value.type) for value in values)
-    if any(other != first and "null" not in (other, first) for other in others):
+    if any(other != first for other in others):
         names = ", ".join(sorted({str(value.type) for value in values}))
         raise ConfigError(f"{what} of different types ({names}) are not translated", "cast them to one type")
 
 
-def _shape(type_: object) -> object:
-    kind = group(type_)  # type: ignore[arg-type]
+def _shape(type_: DuckDBPyType) -> object:
+    kind = group(type_)
     if kind in ("array", "map", "struct"):
-        return kind, tuple((name.lower(), _shape(child)) for name, child in type_.children)  # type: ignore[attr-defined]
+        return kind, tuple((name.lower(), _shape(child)) for name, child in children(type_))
     return kind

@@ -1,7 +1,7 @@
 r"""Java's regular expressions in RE2's syntax, where both mean the same; everything else is refused.
 
-Hive hands patterns to ``java.util.regex``, DuckDB to RE2. They differ silently in what ``\s``, ``.`` and ``$``
-match and in empty matches; look-around, back-references and possessive quantifiers exist in Java only.
+Hive hands patterns to ``java.util.regex``, DuckDB to RE2. They differ silently in what ``\s``, ``.`` and
+``$`` match and in empty matches; look-around, back-references and possessive quantifiers are Java's only.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def refuse_empty_match(pattern: str) -> None:
     """Refuse a pattern that matches the empty string: Java and RE2 go on differently after such a match."""
     if not pattern or re.compile(pattern).match(""):
         raise ConfigError(
-            f"regular expression {pattern!r} matches the empty string, which splits and replaces differently in Hive",
+            f"regular expression {pattern!r} matches the empty string, where Hive goes on differently",
             "write it so that it takes at least one character (+ for *)",
         )
 
@@ -102,7 +102,8 @@ def replacement(text: str, pattern: str) -> str:
             two = text[at + 2 : at + 3].isdigit()
             if not digit.isdigit() or int(digit) > n_groups(pattern) or two:
                 raise ConfigError(
-                    f"replacement {text!r} names no group of {pattern!r}", r"write $1 for the first group, \$ for $"
+                    f"replacement {text!r} names no group of {pattern!r}",
+                    r"write $1 for the first group, \$ for $",
                 )
             out.append("\\" + digit)
             at += 2

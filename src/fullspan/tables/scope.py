@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from fullspan.core.errors import ConfigError, did_you_mean
 
@@ -19,9 +19,17 @@ _INTEGERS = {
 }  # fmt: skip
 _GROUPS = {
     "varchar": "string", "float": "double", "double": "double", "decimal": "decimal", "boolean": "boolean",
-    "date": "date", "timestamp": "timestamp", "null": "null", "list": "array", "map": "map", "struct": "struct",
-    "blob": "binary",
+    "date": "date", "timestamp": "timestamp", "null": "null", "blob": "binary",
+    "list": "array", "map": "map", "struct": "struct",
 }  # fmt: skip
+
+
+Columns: TypeAlias = "list[tuple[str, DuckDBPyType]]"
+
+
+def children(type_: DuckDBPyType) -> Columns:
+    """Names and types of an array's element, a map's key and value, or a struct's fields."""
+    return [(name, child) for name, child in type_.children if not isinstance(child, int | list)]
 
 
 def quote(name: str) -> str:
@@ -70,11 +78,15 @@ class Source:
 
 @dataclass(eq=False)
 class Scope:
-    """The sources of one SELECT, the scope around it, and the aliases that HAVING and ORDER BY may use."""
+    """The sources of one SELECT, the scope around it, and its aliases in lower case.
+
+    In ORDER BY an alias hides a column of the same name, in HAVING the column hides the alias.
+    """
 
     sources: list[Source] = field(default_factory=list)
     outer: Scope | None = None
     aliases: dict[str, str] = field(default_factory=dict)
+    aliases_first: bool = False
 
     def chain(self) -> Iterator[Scope]:
         scope: Scope | None = self
@@ -83,7 +95,9 @@ class Scope:
             scope = scope.outer
 
     def source(self, name: str) -> Source | None:
-        return next((s for scope in self.chain() for s in scope.sources if s.name.lower() == name.lower()), None)
+        return next(
+            (s for scope in self.chain() for s in scope.sources if s.name.lower() == name.lower()), None
+        )
 
     def column(self, name: str) -> Column | None:
         """The column that an unqualified name means, the innermost scope first."""
@@ -91,7 +105,9 @@ class Scope:
             found = [(s.name, c) for s in scope.sources if (c := s.find(name)) is not None]
             if len(found) > 1:
                 tables = " and ".join(table for table, _ in found)
-                raise ConfigError(f"column {name!r} is ambiguous: {tables} have it", f"write {found[0][0]}.{name}")
+                raise ConfigError(
+                    f"column {name!r} is ambiguous: {tables} have it", f"write {found[0][0]}.{name}"
+                )
             if found:
                 return found[0][1]
         return None
@@ -119,6 +135,11 @@ class Value:
     binder: Binder
     literal: str | int | None = None
 
+    @classmethod
+    def of_type(cls, type_: DuckDBPyType, binder: Binder) -> Value:
+        """A value with nothing but a type."""
+        return cls(f"CAST(NULL AS {type_})", Scope(), binder)
+
     @cached_property
     def type(self) -> DuckDBPyType:
         return self.binder.type(self.sql, self.scope)
@@ -129,7 +150,7 @@ class Value:
 
     def child_groups(self) -> list[str]:
         """Families of an array's element, a map's key and value, or a struct's fields."""
-        return [group(child) for _, child in self.type.children]
+        return [group(child) for _, child in children(self.type)]
 
 
 class Binder:
@@ -146,7 +167,9 @@ class Binder:
 
     def type(self, sql: str, scope: Scope) -> DuckDBPyType:
         relations = [
-            "(SELECT " + ", ".join(f"CAST(NULL AS {c.type}) AS {quote(c.name)}" for c in columns) + f") AS {quote(name)}"
+            "(SELECT "
+            + ", ".join(f"CAST(NULL AS {c.type}) AS {quote(c.name)}" for c in columns)
+            + f") AS {quote(name)}"
             for name, columns in scope.relations().items()
             if columns
         ]
@@ -156,7 +179,7 @@ class Binder:
             self._types[key] = self.describe(query)[0][1]
         return self._types[key]
 
-    def describe(self, query: str) -> list[tuple[str, DuckDBPyType]]:
+    def describe(self, query: str) -> Columns:
         """Names and types of a query's columns.
 
         Raises
