@@ -173,14 +173,13 @@ class LlamaConfig:
             raise CheckpointError(f"token_embd.weight has shape {embedding}, expected (vocab_size, d_model)")
         values = {ours: _required(metadata, f"llama.{theirs}") for ours, theirs in _GGUF_SIZES.items()}
         head_dim = metadata.get("llama.rope.dimension_count") or values["d_model"] // values["n_heads"]
-        theta = float(metadata.get("llama.rope.freq_base") or 10000.0)
+        theta = _rope.decimal(metadata.get("llama.rope.freq_base") or 10000.0)
         return cls(
             **values,
             vocab_size=int(embedding[0]),
             n_kv_heads=metadata.get("llama.attention.head_count_kv") or values["n_heads"],
             head_dim=head_dim,
-            # GGUF holds float32; the shortest decimal that rounds to it is what was meant.
-            rms_norm_eps=float(str(np.float32(_required(metadata, f"llama.{_GGUF_EPS}")))),
+            rms_norm_eps=_rope.decimal(_required(metadata, f"llama.{_GGUF_EPS}")),
             rope_theta=theta,
             rope_scaling=_rope.scaling_from_gguf(
                 metadata,

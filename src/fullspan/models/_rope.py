@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,8 @@ _KINDS: dict[str, type] = {
     "yarn": YarnScaling,
     "llama3": Llama3Scaling,
 }
+# The parameters behind the tensor rope_freqs.weight; other programs need only the tensor.
+_LLAMA3_KEY = "fullspan.rope.llama3"
 # Said by some configs, with no effect on the numbers; theta is read beside the scaling.
 _WITHOUT_EFFECT = {"rope_type", "type", "rope_theta", "finetuned"}
 
@@ -125,7 +127,8 @@ def scaling_from_gguf(
     if divisors is not None:
         if kind != "none":
             raise CheckpointError(f"the file has both rope_freqs.weight and rope scaling of type {kind!r}")
-        return _llama3_from_divisors(np.asarray(divisors, np.float64).ravel(), theta, head_dim)
+        stated = metadata.get(_LLAMA3_KEY, ())
+        return _llama3_from_divisors(np.asarray(divisors, np.float64).ravel(), theta, head_dim, stated)
     if kind == "none":
         return None
     if kind not in ("linear", "yarn"):
@@ -136,14 +139,15 @@ def scaling_from_gguf(
     if not factor:
         raise CheckpointError(f"rope scaling of type {kind!r} lacks {prefix}.rope.scaling.factor")
     if kind == "linear":
-        return LinearScaling(float(factor))
-    attention = get("attn_factor")
+        return LinearScaling(decimal(factor))
+    factor, attention = decimal(factor), decimal(get("attn_factor") or 1.0)
     return YarnScaling(
-        factor=float(factor),
+        factor=factor,
         original_max_positions=int(get("original_context_length") or max_positions),
-        attention_factor=None if attention in (None, 1.0) else float(attention) * yarn_mscale(float(factor)),
-        beta_fast=float(get("yarn_beta_fast") or 32.0),
-        beta_slow=float(get("yarn_beta_slow") or 1.0),
+        # llama.cpp multiplies by YaRN's own temperature, so the file states only what differs from it.
+        attention_factor=None if attention == 1.0 else attention * yarn_mscale(factor),
+        beta_fast=decimal(get("yarn_beta_fast") or 32.0),
+        beta_slow=decimal(get("yarn_beta_slow") or 1.0),
     )
 
 
@@ -155,8 +159,10 @@ def scaling_to_gguf(scaling: RopeScaling | None, prefix: str) -> dict[str, Any]:
     CheckpointError
         If GGUF has no way to say it.
     """
-    if scaling is None or isinstance(scaling, Llama3Scaling):
+    if scaling is None:
         return {}
+    if isinstance(scaling, Llama3Scaling):
+        return {_LLAMA3_KEY: list(map(float, dataclasses.astuple(scaling)))}
     key = f"{prefix}.rope.scaling."
     if isinstance(scaling, LinearScaling):
         return {key + "type": "linear", key + "factor": scaling.factor}
@@ -172,7 +178,6 @@ def scaling_to_gguf(scaling: RopeScaling | None, prefix: str) -> dict[str, Any]:
     }
     attention = scaling.effective_attention_factor() / yarn_mscale(scaling.factor)
     if attention != 1.0:
-        # llama.cpp multiplies by YaRN's own temperature, so only what differs from it is stored.
         written[key + "attn_factor"] = attention
     return written
 
@@ -185,8 +190,10 @@ def llama3_divisors(scaling: Llama3Scaling, theta: float, head_dim: int) -> np.n
     return divisors
 
 
-def _llama3_from_divisors(divisors: np.ndarray, theta: float, head_dim: int) -> Llama3Scaling:
-    """Find the parameters behind `llama3_divisors`.
+def _llama3_from_divisors(
+    divisors: np.ndarray, theta: float, head_dim: int, stated: Sequence[float]
+) -> Llama3Scaling:
+    """Find the parameters behind `llama3_divisors`: those stated, Llama 3's own, or by regression.
 
     Of (original_max_positions, low, high) only the ratios matter, so low is 1 as in Llama 3. In the middle
     band the inverse divisor is linear in the frequency, which gives the other two.
@@ -195,24 +202,34 @@ def _llama3_from_divisors(divisors: np.ndarray, theta: float, head_dim: int) -> 
         raise CheckpointError(
             f"rope_freqs.weight has shape {divisors.shape}, expected {head_dim // 2} numbers of at least 1"
         )
-    factor = float(divisors.max())
-    if factor < 1.001:
-        return Llama3Scaling(1.0, 8192)
-    per_position = inverse_frequencies(head_dim, theta).double().numpy() / (2 * np.pi)  # turns
-    smooth = (1 / divisors - 1 / factor) / (1 - 1 / factor)
+    factor = decimal(divisors.max())
+    candidates = [(factor, 8192.0, 1.0, 4.0)]
+    if len(stated) == 4 and min(stated) > 0:
+        candidates.insert(0, (decimal(stated[0]), stated[1], decimal(stated[2]), decimal(stated[3])))
+    turns = inverse_frequencies(head_dim, theta).double().numpy() / (2 * np.pi)  # a position
+    smooth = (1 / divisors - 1 / factor) / (1 - 1 / factor) if factor > 1 else np.zeros_like(divisors)
     middle = (smooth > 1e-4) & (smooth < 1 - 1e-4)
-    candidates = [(8192.0, 4.0)]
     if middle.sum() >= 2:
-        slope, offset = np.polyfit(per_position[middle], smooth[middle], 1)
         # smooth = (original · turns - 1) / (high - 1)
-        candidates.append((slope / -offset, 1 - 1 / offset))
-    for original, high in candidates:
-        scaling = Llama3Scaling(factor, round(original), 1.0, round(high, 3))
-        if round(original) > 0 and np.allclose(
-            llama3_divisors(scaling, theta, head_dim), divisors, rtol=2e-5
-        ):
-            return scaling
+        slope, offset = np.polyfit(turns[middle], smooth[middle], 1)
+        candidates.append((factor, slope / -offset, 1.0, round(1 - 1 / offset, 3)))
+    for factor, original, low, high in candidates:
+        if high > low:
+            scaling = Llama3Scaling(factor, round(original), low, high)
+            if np.allclose(llama3_divisors(scaling, theta, head_dim), divisors, rtol=2e-5):
+                return scaling
     raise CheckpointError(
         "rope_freqs.weight is not the scaling of Llama 3.1, the only one supported by such a tensor",
         "use the model's Hugging Face folder",
     )
+
+
+def decimal(value: float) -> float:
+    """The shortest decimal that rounds to the same float32, which is all that GGUF keeps of a number.
+
+    Examples
+    --------
+    >>> decimal(9.999999747378752e-06)
+    1e-05
+    """
+    return float(str(np.float32(value)))
