@@ -39,7 +39,7 @@ bench: setup-dev
 	@$(BIN)/python -m benchmarks
 
 docs: setup-docs
-	@$(BIN)/mkdocs build --strict --quiet
+	@$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going docs site
 
 setup-docs:
 	@$(PYTHON) tools/setup.py lm docs

@@ -1,0 +1,14 @@
+"""How the documentation is built: `make docs`."""
+
+from fullspan._version import __version__
+
+project = "fullspan"
+release = __version__
+extensions = ["myst_parser", "numpydoc", "sphinx.ext.autodoc", "sphinx.ext.autosummary"]
+html_theme = "furo"
+html_title = f"fullspan {release}"
+autodoc_typehints = "none"  # the docstrings say more
+autodoc_member_order = "bysource"
+numpydoc_show_class_members = False
+myst_heading_anchors = 3
+exclude_patterns = ["_build"]
