@@ -2,12 +2,12 @@
 
 The columns are
 
-====== =================================================== ==============================================
-module string                                              dotted name, such as ``json.decoder``
-path   string, NULL for a module written in C              source file, relative to the library's folder
-doc    string or NULL                                      the module's own docstring
+======= ================================================== ==============================================
+module  string                                             dotted name, such as ``json.decoder``
+path    string, NULL for a module written in C             source file, relative to the library's folder
+doc     string or NULL                                     the module's own docstring
 members array<struct<kind, name, signature, doc: string>>  public classes, functions, methods, properties
-====== =================================================== ==============================================
+======= ================================================== ==============================================
 
 A member's ``kind`` is ``class``, ``function``, ``method`` or ``property``; its ``name`` is qualified inside
 the module (``JSONDecoder.decode``); its ``signature`` reads ``(s, *, strict=True)``, without ``self``, and is
