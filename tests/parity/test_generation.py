@@ -8,6 +8,7 @@ import transformers
 from transformers import LogitsProcessorList
 from transformers.generation import logits_process as theirs
 
+import fullspan
 from fullspan.decoding.generation import Answer, generate
 from fullspan.decoding.options import GenerationOptions, Sampling
 from fullspan.decoding.sampling import keep_min_p, keep_top_k, keep_top_p, penalise_repetition, process
@@ -194,3 +195,77 @@ def test_generation_ends_at_the_context(tiny):
     [answer] = ours(model, [prompt], max_tokens=50, repetition_penalty=1.0)
     assert len(answer.token_ids) == 8 or answer.token_ids[-1] in END
     assert answer.finish_reason == ("length" if len(answer.token_ids) == 8 else "stop")
+
+
+# The real model -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def smollm2(smollm2_path):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    place = {"pretrained_model_name_or_path": smollm2_path.parent, "gguf_file": smollm2_path.name}
+    reference = AutoModelForCausalLM.from_pretrained(**place, dtype=torch.float32).eval()
+    model = fullspan.load(smollm2_path, dtype=torch.float32)
+    return model, reference, AutoTokenizer.from_pretrained(**place)
+
+
+QUESTIONS = ["What is the capital of France?", "Write a haiku about naïve 🐍 code.", "1+1=?"]
+
+
+@pytest.mark.slow
+def test_smollm2_chat(smollm2):
+    model, reference, tokenizer = smollm2
+    options = {"max_tokens": 16, "repetition_penalty": 1.1, "logprobs": 2}
+    together = model.chat(QUESTIONS, **options)
+    for question, answer in zip(QUESTIONS, together, strict=True):
+        conversation = [{"role": "user", "content": question}]
+        prompt = tokenizer.apply_chat_template(conversation, add_generation_prompt=True, return_tensors="pt")
+        output = reference.generate(
+            **prompt,
+            do_sample=False,
+            max_new_tokens=16,
+            repetition_penalty=1.1,
+            return_dict_in_generate=True,
+            output_logits=True,
+        )
+        assert answer.n_prompt_tokens == prompt["input_ids"].shape[1]
+        expected = output.sequences[0, answer.n_prompt_tokens :].tolist()
+        assert list(answer.token_ids) == expected
+        assert answer.text == tokenizer.decode(expected, skip_special_tokens=True)
+        logits = torch.stack(output.logits)[:, 0].log_softmax(-1)  # [T, V]
+        ours_ = [recorded.logprob for recorded in answer.logprobs]
+        # float32 sums in another order, through 30 layers
+        assert ours_ == pytest.approx(logits[range(len(expected)), expected].tolist(), abs=2e-3)
+        assert model.chat(question, **options).token_ids == answer.token_ids
+
+
+@pytest.mark.slow
+def test_smollm2_score(smollm2):
+    model, reference, tokenizer = smollm2
+    texts = ["The quick brown fox jumps over the lazy dog.", "dog lazy the over jumps fox brown quick The."]
+    scores = model.score(texts)
+    for text, score in zip(texts, scores, strict=True):
+        ids = tokenizer(text, return_tensors="pt")["input_ids"]
+        with torch.no_grad():
+            output = reference(ids, labels=ids)
+        assert list(score.token_ids) == ids[0].tolist()
+        logprobs = output.logits[0, :-1].log_softmax(-1).gather(1, ids[0, 1:, None])[:, 0]
+        assert list(score.logprobs) == pytest.approx(logprobs.tolist(), abs=2e-3)
+        assert score.perplexity == pytest.approx(output.loss.exp().item(), rel=1e-3)
+    assert scores[0].total > scores[1].total
+
+
+@pytest.mark.slow
+def test_smollm2_stop_string_across_tokens(smollm2):
+    model, _, tokenizer = smollm2
+    whole = model.chat(QUESTIONS[0], max_tokens=24)
+    words = [tokenizer.decode(token) for token in whole.token_ids]
+    # from the middle of one token into the middle of the third: the stop string is no token's text
+    at = next(i for i in range(1, len(words) - 2) if all(len(word) > 2 for word in words[i : i + 3]))
+    stop = "".join(words[at : at + 3])[1:-1]
+    cut = model.chat(QUESTIONS[0], max_tokens=24, stop=["never said", stop])
+    assert cut.finish_reason == "stop"
+    assert cut.text == whole.text.partition(stop)[0]
+    assert cut.token_ids == whole.token_ids[: at + 3]
+    assert "".join(model.stream_chat(QUESTIONS[0], max_tokens=24, stop=stop)) == cut.text

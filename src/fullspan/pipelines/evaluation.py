@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from fullspan.text.tokenizer import Tokenizer
     from fullspan.training.data import Batches
 
-# Tokens of one packed batch, unless an example is longer.
-_TOKENS_PER_BATCH = 2048
+# Tokens of one packed batch, unless an example is longer. Attention's cost grows with the square of it,
+# and products are as fast as they get from here on.
+_TOKENS_PER_BATCH = 512
 
 
 class EvaluateConfig(Config):
