@@ -1,10 +1,10 @@
-"""List, fetch, add, show and remove the language models of this machine."""
+"""List, fetch, add, show, export and remove the language models of this machine."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from pydantic import Field
@@ -12,7 +12,7 @@ from pydantic import Field
 from fullspan.checkpoints.catalogue import CATALOGUE
 from fullspan.checkpoints.store import ModelStore
 from fullspan.cli.options import with_options
-from fullspan.core.config import Argument, Config, InputPath
+from fullspan.core.config import Argument, Config, InputPath, ModelName, OutputPath
 
 app = typer.Typer(
     add_completion=False,
@@ -46,6 +46,15 @@ class AddConfig(Config):
 
     path: Annotated[InputPath, Argument()] = Field(description="GGUF file or Hugging Face folder to copy.")
     name: str | None = Field(None, description="Name in the store; the file's own by default.")
+
+
+class ExportConfig(Config):
+    """Options of `models export`."""
+
+    model: Annotated[ModelName, Argument()] = Field(description="Name or path of the model.")
+    adapter: InputPath | None = Field(None, description="Folder of a LoRA adapter to merge into it.")
+    out: OutputPath = Field(description="A .gguf file, or a folder for Hugging Face's format.")
+    type: Literal["f32", "f16", "bf16", "q8_0"] = Field("f16", description="Type of a GGUF file's matrices.")
 
 
 @app.command("list")
@@ -116,6 +125,16 @@ def show(config: NameConfig) -> None:
 def path(config: NameConfig) -> None:
     """Print where a model lies."""
     print(ModelStore().path(config.name))
+
+
+@app.command()
+@with_options
+def export(config: ExportConfig) -> None:
+    """Write a model in another format, an adapter merged in."""
+    from fullspan.training.export import export_model
+
+    export_model(config.model, config.adapter, config.out, config.type)
+    print(f"wrote {config.out}")
 
 
 @app.command()

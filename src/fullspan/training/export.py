@@ -1,4 +1,4 @@
-"""A fine-tuned model as one file or folder, the adapter merged in."""
+"""A model as one file or folder of another format, an adapter merged in."""
 
 from __future__ import annotations
 
@@ -16,23 +16,24 @@ from fullspan.models.tokenizers import load_tokenizer
 ExportType = Literal["f32", "f16", "bf16", "q8_0"]
 
 
-def export_merged(model: str, adapter: Path, target: Path, ggml_type: ExportType = "f16") -> None:
-    """Load the base in float32, merge the adapter into it and write a .gguf file or a folder.
+def export_model(model: str, adapter: Path | None, target: Path, ggml_type: ExportType = "f16") -> None:
+    """Load a model in float32, merge an adapter into it and write a .gguf file or a folder.
 
     Parameters
     ----------
     model : str
         Name or path of the base.
-    adapter : pathlib.Path
-        Folder in PEFT's format.
+    adapter : pathlib.Path or None
+        Folder in PEFT's format; None: the model as it is.
     target : pathlib.Path
         What to write.
     ggml_type : {"f32", "f16", "bf16", "q8_0"}
-        Number format of the written weights.
+        Number format of the matrices in a .gguf file; a folder is always float32.
     """
     path = find_model(model)
     # A base that was rounded to bfloat16 for training is not what should be merged into.
     merged = load_model(path, dtype=torch.float32)
-    load_adapter(merged, adapter)
-    merge_lora(merged)
+    if adapter is not None:
+        load_adapter(merged, adapter)
+        merge_lora(merged)
     save_model(merged, target, tokenizer=load_tokenizer(path), ggml_type=ggml_type)

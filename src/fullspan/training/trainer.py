@@ -28,7 +28,7 @@ from fullspan.training import checkpoints
 from fullspan.training.checkpoints import Progress, RandomState
 from fullspan.training.config import FREE_ON_RESUME, TrainConfig
 from fullspan.training.data import TrainingData, prepare, read_files, total_steps
-from fullspan.training.export import export_merged
+from fullspan.training.export import export_model
 from fullspan.training.interrupts import Stop, TrainingStopped, stop_on_signals
 from fullspan.training.memory import peak_rss_mib
 from fullspan.training.optim import clip_gradients, learning_rate_at, make_adamw, warmup_steps
@@ -379,5 +379,5 @@ class Trainer:
         adapter = self.run.path / "adapter"
         save_adapter(self.model, adapter, config.model)
         if config.export is not None:
-            export_merged(config.model, adapter, config.export, config.export_type or "f16")
+            export_model(config.model, adapter, config.export, config.export_type or "f16")
         return TrainResult(self.run.path, adapter, done.step, done.first_loss, loss_after, config.export)
