@@ -6,7 +6,7 @@ import importlib
 import sys
 from pathlib import Path
 
-HELPERS = {"__init__", "__main__", "interleave"}
+HELPERS = {"__init__", "__main__", "interleave", "demo_data"}
 
 
 def main() -> None:
