@@ -115,13 +115,17 @@ def _concat_ws(values: Sequence[Value]) -> str:
         raise ConfigError(f"concat_ws() takes at least 2 arguments, got {len(values)}")
     separator, *parts = values
     if len(parts) == 1 and parts[0].group == "array" and parts[0].child_groups() == ["string"]:
-        return f"array_to_string(coalesce(hive_no_nulls({parts[0].sql}), []), {to_string(separator)})"
-    for part in parts:
-        if part.group not in ("string", "null"):
-            raise refuse_type(part, "concat_ws(), but for strings or one array of strings, with an argument")
-    # array_to_string skips NULLs, as Hive skips arguments that are NULL.
-    texts = ", ".join(f"CAST({part.sql} AS VARCHAR)" for part in parts)
-    return f"array_to_string([{texts}], {to_string(separator)})"
+        joined = f"coalesce(hive_no_nulls({parts[0].sql}), [])"
+    else:
+        for part in parts:
+            if part.group not in ("string", "null"):
+                raise refuse_type(
+                    part, "concat_ws(), but for strings or one array of strings, with an argument"
+                )
+        # array_to_string skips NULLs, as Hive skips arguments that are NULL.
+        joined = "[" + ", ".join(f"CAST({part.sql} AS VARCHAR)" for part in parts) + "]"
+    text = to_string(separator)
+    return f"CASE WHEN {text} IS NOT NULL THEN array_to_string({joined}, {text}) END"
 
 
 def _pad(side: str) -> Rule:

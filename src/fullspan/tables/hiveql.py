@@ -15,6 +15,7 @@ of the rows and builds no hash table of the arrays.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -69,20 +70,28 @@ def translate(query: str, tables: Mapping[str, Mapping[str, str]]) -> str:
     >>> print(translate("SELECT size(a) AS n FROM t", {"t": {"a": "INTEGER[]"}}))
     SELECT CAST(coalesce(len("t"."a"), -1) AS INTEGER) AS "n" FROM "t" AS "t"
     """
-    import duckdb
-
-    with duckdb.connect() as connection:
-        add_macros(connection)
-        tree = parse(query)
+    tree = parse(query)
+    # A cursor has temporary tables of its own.
+    with _database().cursor() as connection:
         translator = Translator(connection, tables)
         body = translator.query(tree, Scope())
         return translator.binder.prefix() + body
 
 
+@functools.cache
+def _database() -> duckdb.DuckDBPyConnection:
+    """An empty database, made once, in which queries are bound to learn their types."""
+    import duckdb
+
+    connection = duckdb.connect()
+    add_macros(connection)
+    connection.execute("SET enable_external_access = false")
+    return connection
+
+
 def add_macros(connection: duckdb.DuckDBPyConnection) -> None:
     """Define Hive's conversions in a connection."""
-    for macro in MACROS:
-        connection.execute(macro)
+    connection.execute(";\n".join(MACROS))
 
 
 def parse(query: str) -> exp.Query:
