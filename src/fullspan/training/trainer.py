@@ -77,10 +77,10 @@ def train(config: TrainConfig) -> TrainResult:
     if config.run is not None:
         with Run.open(config.run) as run:
             _check_unused(run, config)
-            return _train_in(run, *_load(config), threads=threads)
-    loaded = _load(config)  # first, so that wrong options or data leave no run directory behind
+            return _train_in(run, _prepare(config), threads)
+    trainer = _prepare(config)  # first, so that wrong options or data leave no run directory behind
     with Run.create("runs", config.name or "train") as run:
-        return _train_in(run, *loaded, threads=threads)
+        return _train_in(run, trainer, threads)
 
 
 def _check_unused(run: Run, config: TrainConfig) -> None:
@@ -91,7 +91,7 @@ def _check_unused(run: Run, config: TrainConfig) -> None:
         )
 
 
-def _load(config: TrainConfig) -> tuple[TrainConfig, Llama, TrainingData]:
+def _prepare(config: TrainConfig) -> Trainer:
     train_examples, held_out = read_files(config)
     model_path = find_model(config.model)
     model = load_model(model_path, dtype=_dtype(config), device=default_device())
@@ -99,7 +99,7 @@ def _load(config: TrainConfig) -> tuple[TrainConfig, Llama, TrainingData]:
     add_lora(model, lora, config.seed)
     context = model.config.max_positions
     data = prepare(config, load_tokenizer(model_path), train_examples, held_out, context)
-    return config, model, data
+    return Trainer(config, model, data)
 
 
 def _dtype(config: TrainConfig) -> torch.dtype:
@@ -108,15 +108,8 @@ def _dtype(config: TrainConfig) -> torch.dtype:
     return torch.bfloat16 if config.precision == "bf16" else torch.float32
 
 
-def _train_in(
-    run: Run, config: TrainConfig, model: Llama, data: TrainingData, *, threads: int
-) -> TrainResult:
-    seed_everything(config.seed)
-    trainer = Trainer(run, config, model, data)
-    if config.resume:
-        trainer.resume()
-    # Complete and reusable: the same command again makes a run of its own.
-    config.model_copy(update={"run": None, "resume": False}).write(run.path / "config.yaml")
+def _train_in(run: Run, trainer: Trainer, threads: int) -> TrainResult:
+    trainer.start(run)
     trainer.announce(threads)
     with stop_on_signals() as stop:
         trainer.fit(stop)
@@ -145,19 +138,24 @@ def evaluate_loss(
 
 
 class Trainer:
-    """One run of `TrainConfig` over prepared data.
+    """One run of `TrainConfig` over prepared data: `start`, `fit`, `finish`.
 
     Parameters
     ----------
-    run : Run
     config : TrainConfig
     model : Llama
         With adapters.
     data : TrainingData
+
+    Raises
+    ------
+    ConfigError
+        If the engine or the warm-up asked for is not possible.
     """
 
-    def __init__(self, run: Run, config: TrainConfig, model: Llama, data: TrainingData) -> None:
-        self.run = run
+    run: Run
+
+    def __init__(self, config: TrainConfig, model: Llama, data: TrainingData) -> None:
         self.config = config
         self.model = model
         self.data = data
@@ -184,22 +182,30 @@ class Trainer:
     def checkpoint_folder(self) -> Path:
         return self.run.path / "checkpoints"
 
-    def resume(self) -> None:
-        """Go back to the last checkpoint; without one, begin again.
+    def start(self, run: Run) -> None:
+        """Take a run directory: begin there, or go back to its last checkpoint if resuming was asked for.
 
         Raises
         ------
         RunError
             If an option or the data differs from what the run began with.
+        CheckpointError
+            If the checkpoint is damaged.
         """
-        saved = checkpoints.saved_checkpoints(self.checkpoint_folder)
-        if saved:
-            self.progress, self.random_state = checkpoints.load_checkpoint(
-                saved[-1], self.parameters, self.optimizer, self._fingerprint()
-            )
-            self.random_state.restore()
-            self._saved_step = self.progress.step
-        self._trim_metrics()
+        self.run = run
+        seed_everything(self.config.seed)
+        self.random_state = RandomState()
+        if self.config.resume:
+            saved = checkpoints.saved_checkpoints(self.checkpoint_folder)
+            if saved:
+                self.progress, self.random_state = checkpoints.load_checkpoint(
+                    saved[-1], self.parameters, self.optimizer, self._fingerprint()
+                )
+                self.random_state.restore()
+                self._saved_step = self.progress.step
+            self._trim_metrics()
+        # Complete and reusable: the same command again makes a run of its own.
+        self.config.model_copy(update={"run": None, "resume": False}).write(run.path / "config.yaml")
 
     def _fingerprint(self) -> dict[str, object]:
         config = self.config

@@ -1,0 +1,239 @@
+"""Wrong options, data and circumstances of `fullspan train`: each has its error, and nothing is lost."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fullspan.core.errors import CheckpointError, ConfigError, DataError, FullspanError, RunError
+from fullspan.training.config import TrainConfig
+from fullspan.training.trainer import train
+
+
+def _values(model: Path, data: Path, **options: Any) -> dict[str, Any]:
+    return {
+        "model": str(model), "data": data, "rank": 2, "max_steps": 2, "tokens_per_batch": 256,
+        "precision": "float32", "engine": "autograd", "threads": 1,
+    } | options  # fmt: skip
+
+
+def _write(path: Path, *rows: dict[str, Any]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+ROW = {"instruction": "Add 1 and 2.", "output": "3"}
+
+WRONG_OPTIONS: dict[str, tuple[dict[str, Any], str]] = {
+    "unknown option": ({"lerning_rate": 1.0}, "no option 'lerning_rate'\nhint: did you mean 'learning_rate'"),
+    "unknown model": ({"model": "smollm3"}, "smollm3"),
+    "unknown target": ({"targets": ["q_porj"]}, "named 'q_porj'\nhint: did you mean 'q_proj'"),
+    "head as target": ({"targets": ["lm_head"]}, "the head 'lm_head' cannot be a LoRA target"),
+    "unknown objective": ({"objective": "dpo"}, "objective: input should be 'sft'"),
+    "rank of zero": ({"rank": 0}, "rank: input should be greater than or equal to 1, got 0"),
+    "rate of zero": ({"learning_rate": 0}, "learning_rate: input should be greater than 0"),
+    "steps and epochs": ({"epochs": 1.0}, "epochs and max_steps contradict each other"),
+    "held out twice": ({"eval_data": "e.jsonl", "eval_fraction": 0.1}, "eval_data and eval_fraction"),
+    "rows of a packed batch": ({"batch_size": 4}, "batch_size is for padded batches"),
+    "tokens of a padded batch": ({"packing": False}, "tokens_per_batch is for packed batches"),
+    "patience alone": ({"patience": 2}, "patience counts evaluations and needs eval_every"),
+    "nothing to be patient on": ({"patience": 2, "eval_every": 1, "eval_fraction": 0}, "eval_fraction is 0"),
+    "type without export": ({"export_type": "f16"}, "export_type is given without export"),
+    "resume of nothing": ({"resume": True}, "resume needs the run"),
+    "longer than the context": ({"max_length": 300}, "max_length is 300, but the model's context is 256"),
+    "longer than a batch": ({"max_length": 256, "tokens_per_batch": 128}, "but tokens_per_batch is 128"),
+    "warm-up without end": ({"warmup": 2}, "warmup is 2 steps, but the training has 2"),
+    "fused DoRA": ({"dora": True, "engine": "fused"}, "fused engine cannot train this: DoRA"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_OPTIONS)
+def test_wrong_options_are_named_and_leave_no_run(
+    case: str, tiny_chat_model: Path, tiny_examples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    change, message = WRONG_OPTIONS[case]
+    with pytest.raises(FullspanError, match=re.escape(message)):
+        train(TrainConfig.build(_values(tiny_chat_model, tiny_examples) | change))
+    assert not (tmp_path / "runs").exists()
+
+
+LONG_ROW = {"instruction": "Add.", "output": "x" * 300}
+
+USER_ONLY = {"messages": [{"role": "user", "content": "Hi"}]}
+
+WRONG_DATA: dict[str, tuple[list[dict[str, Any]], dict[str, Any], str]] = {
+    "empty": ([], {}, "holds no examples"),
+    "no assistant": ([USER_ONLY], {}, "line 1: has no turn of the assistant"),
+    "too long": ([ROW, LONG_ROW], {"eval_fraction": 0}, "example 2 has 325 tokens, the limit is 256"),
+    "all too long": ([LONG_ROW], {"long_examples": "skip"}, "none of 1 examples fits 256"),
+    # The assistant's turn begins after some 30 tokens: what is left has nothing to learn from.
+    "answers cut away": ([ROW, ROW], {"max_length": 20, "long_examples": "truncate"}, "none of"),
+    "one line to hold out": ([ROW], {"eval_fraction": 0.5}, "has one example: none can be held out"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_DATA)
+def test_wrong_data_is_named_and_leaves_no_run(
+    case: str, tiny_chat_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows, options, message = WRONG_DATA[case]
+    data = _write(tmp_path / "data.jsonl", *rows)
+    with pytest.raises(DataError, match=re.escape(message)):
+        train(TrainConfig.build(_values(tiny_chat_model, data, **options)))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_missing_data_is_named(tiny_chat_model: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no such file: \S+nowhere\.jsonl"):
+        train(TrainConfig.build(_values(tiny_chat_model, tmp_path / "nowhere.jsonl")))
+
+
+def test_one_line_of_data_trains_with_nothing_held_out(
+    tiny_chat_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = _write(tmp_path / "data.jsonl", ROW)
+    result = train(TrainConfig.build(_values(tiny_chat_model, data, run=tmp_path / "run")))
+    assert (result.steps, result.loss_before) == (2, None)
+    assert (result.adapter / "adapter_config.json").exists()
+    assert "1 examples in 1 batches an epoch, 0 held out" in capsys.readouterr().out
+
+
+def test_long_examples_can_be_truncated_or_skipped(
+    tiny_chat_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = _write(tmp_path / "data.jsonl", ROW, LONG_ROW)
+    for choice, said in (
+        ("truncate", "1 examples truncated, 0"),
+        ("skip", "0 examples truncated, 1 skipped"),
+    ):
+        options = {"long_examples": choice, "eval_fraction": 0, "run": tmp_path / choice}
+        train(TrainConfig.build(_values(tiny_chat_model, data, **options)))
+        assert said in capsys.readouterr().out
+
+
+def test_diverging_training_stops_at_the_step_and_keeps_its_checkpoint(
+    tiny_chat_model: Path, tiny_examples: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    # Weights of 1e25 overflow float32 in the squares of the first norm.
+    options = {"learning_rate": 1e25, "warmup": 0, "max_steps": 50, "save_every": 1, "run": run}
+    with pytest.raises(RunError, match=r"training diverged at step 2: loss nan.*step-1") as caught:
+        train(TrainConfig.build(_values(tiny_chat_model, tiny_examples, eval_fraction=0, **options)))
+    assert "learning rate below 1e+25" in caught.value.hint
+    assert [path.name for path in (run / "checkpoints").iterdir()] == ["step-1"]
+
+
+# Run directories ----------------------------------------------------------------------------------
+
+
+def test_a_used_run_directory_is_refused_and_stays(
+    tiny_chat_model: Path, tiny_examples: Path, tmp_path: Path
+) -> None:
+    config = TrainConfig.build(_values(tiny_chat_model, tiny_examples, run=tmp_path / "run"))
+    train(config)
+    before = {file: file.read_bytes() for file in (tmp_path / "run").rglob("*") if file.is_file()}
+    with pytest.raises(RunError, match="holds a run already"):
+        train(config)
+    assert before == {file: file.read_bytes() for file in (tmp_path / "run").rglob("*") if file.is_file()}
+
+
+def test_resuming_with_other_options_or_data_is_refused_by_name(
+    tiny_chat_model: Path, tiny_examples: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "data.jsonl"
+    data.write_bytes(tiny_examples.read_bytes())
+    run = tmp_path / "run"
+    train(TrainConfig.build(_values(tiny_chat_model, data, run=run)))
+    with pytest.raises(RunError, match=r"rank is 3, but the run began with 2"):
+        train(TrainConfig.build({"run": run, "resume": True, "rank": 3}))
+    with pytest.raises(RunError, match=r"epochs is 2\.0, but the run began with None|max_steps is None"):
+        train(TrainConfig.build({"run": run, "resume": True, "epochs": 2.0}))
+    # The edit keeps the number of examples, so only the content tells.
+    data.write_text(data.read_text().replace("Add 7", "Add 8"))
+    with pytest.raises(RunError, match="content of data is"):
+        train(TrainConfig.build({"run": run, "resume": True}))
+    assert (run / "checkpoints" / "step-2").is_dir()
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_still_resumes(
+    tiny_chat_model: Path, tiny_examples: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    first = train(TrainConfig.build(_values(tiny_chat_model, tiny_examples, run=run, save_every=1)))
+    adapter = (first.adapter / "adapter_model.safetensors").read_bytes()
+    tensors = run / "checkpoints" / "step-2" / "tensors.safetensors"
+    tensors.write_bytes(tensors.read_bytes()[:-1])
+    with pytest.raises(CheckpointError, match="step-2 is damaged") as caught:
+        train(TrainConfig.build({"run": run, "resume": True}))
+    assert "remove it" in caught.value.hint
+    tensors.with_name("state.json").unlink()
+    again = train(TrainConfig.build({"run": run, "resume": True}))
+    assert (again.adapter / "adapter_model.safetensors").read_bytes() == adapter
+
+
+def _command(config: TrainConfig, file: Path, prelude: str = "") -> list[str]:
+    config.write(file)
+    code = f"import sys; sys.argv[1:] = ['train', '--config', {str(file)!r}]\n{prelude}\n"
+    return [sys.executable, "-c", code + "from fullspan.cli import main; main()"]
+
+
+def _wait_for(file: Path, text: str, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 120
+    while not (file.exists() and text in file.read_text()):
+        assert process.poll() is None, process.stdout and process.stdout.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_two_processes_cannot_share_a_run_and_a_full_disk_loses_nothing(
+    tiny_chat_model: Path, tiny_examples: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    values = _values(
+        tiny_chat_model, tiny_examples, run=run, save_every=5, max_steps=2000, tokens_per_batch=64
+    )
+    config = TrainConfig.build(values)
+    first = subprocess.Popen(
+        _command(config, tmp_path / "a.yaml"), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    try:
+        _wait_for(run / "metrics.jsonl", '"step": 6,', first)
+        with pytest.raises(RunError, match="another process is writing to"):
+            train(TrainConfig.build({"run": run, "resume": True}))
+    finally:
+        first.kill()
+        first.communicate()
+    before = {file: file.read_bytes() for file in (run / "checkpoints").rglob("*") if file.is_file()}
+    assert before
+
+    # No file may grow past a few KiB more than the metrics: what a full disk looks like to a program.
+    limit = (run / "metrics.jsonl").stat().st_size + 8192
+    prelude = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))"
+    config = TrainConfig.build(values | {"resume": True})
+    done = subprocess.run(
+        _command(config, tmp_path / "b.yaml", prelude), capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 2, done.stderr
+    assert "could not be written" in done.stderr
+    assert "--resume" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert before == {file: file.read_bytes() for file in (run / "checkpoints").rglob("*") if file.is_file()}
+
+
+def test_the_command_line_names_a_wrong_option() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "fullspan", "train", "--lerning-rate", "1"], capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert "--learning-rate" in done.stderr
+    with pytest.raises(ConfigError, match="model: is required"):
+        TrainConfig.build({})
