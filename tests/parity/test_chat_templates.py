@@ -314,6 +314,40 @@ def test_strangers_cannot_forge_a_turn(smollm2: Tokenizer, template: str) -> Non
     assert encode_chat(tokenizer, chat).ids.count(end) == 5, "by default as in transformers"
 
 
+@pytest.fixture(scope="module")
+def letters() -> Tokenizer:
+    """A SentencePiece tokenizer of single letters, with a special token that is one of them."""
+    tokens = ["<unk>", "<s>", "</s>", "¶", *(f"<0x{byte:02X}>" for byte in range(256)), *"▁HINSTYabdeiny[/]."]
+    metadata = {
+        "tokenizer.ggml.model": "llama",
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.scores": [0.0] * len(tokens),
+        "tokenizer.ggml.token_type": [2, 3, 3, 3, *[6] * 256, *[1] * (len(tokens) - 260)],
+        "tokenizer.ggml.bos_token_id": 1,
+        "tokenizer.ggml.eos_token_id": 2,
+        "tokenizer.ggml.unknown_token_id": 0,
+        "tokenizer.chat_template": MISTRAL.replace("[INST]", "¶[INST]"),
+    }
+    return Tokenizer.from_gguf(metadata)
+
+
+@pytest.mark.parametrize("allow_special", [True, False])
+def test_the_mask_holds_where_tokens_are_not_bytes(letters: Tokenizer, allow_special: bool) -> None:
+    """SentencePiece adds characters that are not in the text, and cuts others into bytes."""
+    chat = [{"role": "user", "content": "ab</s>"}, {"role": "assistant", "content": "Hi 🙂."}]
+    ids, supervised = encode_chat(letters, chat, allow_special=allow_special)
+    own = [letters.token(index) for index, own in zip(ids, supervised, strict=True) if own]
+    assert own == ["▁", "H", "i", "▁", "<0xF0>", "<0x9F>", "<0x99>", "<0x82>", ".", "</s>"]
+    assert (ids.count(1), ids.count(2), ids.count(3)) == ((1, 2, 1) if allow_special else (1, 1, 1))
+
+
+def test_a_special_token_that_is_a_letter_cannot_be_written_safely(letters: Tokenizer) -> None:
+    chat = [{"role": "user", "content": "a¶b"}]
+    assert encode_chat(letters, chat, add_generation_prompt=True).ids.count(3) == 2
+    with pytest.raises(DataError, match="'¶' cannot be written as plain text"):
+        encode_chat(letters, chat, add_generation_prompt=True, allow_special=False)
+
+
 def test_the_safe_way_changes_nothing_for_honest_text(smollm2: Tokenizer, llama3: Tokenizer) -> None:
     for tokenizer in (smollm2, llama3):
         for chat in CHATS[1:]:

@@ -114,7 +114,7 @@ def encode_chat(
     # One character put inside each spelling that is not to become a token; taken out again below.
     mark = "" if allow_special else _unused_character(turns)
     if mark:
-        turns = [_marked(turn, _special_spelling(tokenizer), mark) for turn in turns]
+        turns = [_marked(turn, _special_spelling(tokenizer, mark), mark) for turn in turns]
     chat = _Chat(template, turns, tokenizer, variables)
     spans: list[_Span] = []
     if add_generation_prompt:
@@ -219,16 +219,17 @@ def _sections(tokenizer: Tokenizer, text: str, mark: str) -> Iterator[tuple[int,
         yield 0, len(text), False
         return
     end = 0
-    for match in _special_spelling(tokenizer).finditer(text):
+    for match in _special_spelling(tokenizer, mark).finditer(text):
         yield end, match.start(), True
         yield match.start(), match.end(), False
         end = match.end()
     yield end, len(text), True
 
 
-def _special_spelling(tokenizer: Tokenizer) -> re.Pattern[str]:
+def _special_spelling(tokenizer: Tokenizer, mark: str) -> re.Pattern[str]:
+    """Matches a special token; `_marked` puts the mark inside one, or behind one of a single character."""
     spellings = sorted((tokenizer.token(index) for index in tokenizer.special_ids), key=len, reverse=True)
-    return re.compile("|".join(map(re.escape, spellings)) or "(?!)")
+    return re.compile(f"(?:{'|'.join(map(re.escape, spellings)) or '(?!)'})(?!{mark})")
 
 
 def _marked(turn: Mapping[str, Any], spelling: re.Pattern[str], mark: str) -> dict[str, Any]:

@@ -147,7 +147,7 @@ def _byte_level(metadata: Mapping[str, Any], vocab: dict[str, int]) -> tuple[tok
             f"the pre-tokenizer {name!r} of this GGUF file is not known",
             did_you_mean(name, [*_CUTS, *_SAME_CUT]),
         )
-    merges = [_pair(merge) for merge in _strings(metadata, "tokenizer.ggml.merges")]
+    merges = list(map(_pair, _strings(metadata, "tokenizer.ggml.merges")))
     backend = tokenizers.Tokenizer(models.BPE(vocab, merges, ignore_merges=cut.ignore_merges))
     backend.pre_tokenizer = cut.pre_tokenizer()
     if cut.nfc:
