@@ -240,11 +240,24 @@ _TO_GGUF = {ours: theirs for theirs, ours in (_GGUF_OUTER | _GGUF_INNER).items()
 
 
 def weights_from_hf(config: LlamaConfig, weights: Iterable[Named]) -> Iterator[Named]:
-    """Drop what old or tied checkpoints carry beside the weights."""
+    """Drop what old or tied checkpoints carry beside the weights.
+
+    Raises
+    ------
+    CheckpointError
+        If the config calls the head tied, and the checkpoint has one that is not the embedding.
+    """
+    twins: dict[str, Tensor] = {}
     for name, weight in weights:
-        if name.endswith("rotary_emb.inv_freq") or (config.tied_head and name == "lm_head.weight"):
-            continue
-        yield name, weight
+        if config.tied_head and name in ("model.embed_tokens.weight", "lm_head.weight"):
+            twins[name] = weight
+        if not name.endswith("rotary_emb.inv_freq") and not (config.tied_head and name == "lm_head.weight"):
+            yield name, weight
+    if len(twins) == 2 and not torch.equal(*twins.values()):
+        raise CheckpointError(
+            "lm_head.weight differs from model.embed_tokens.weight, but tie_word_embeddings is true",
+            "set tie_word_embeddings to false in config.json if the head is meant to be its own",
+        )
 
 
 def weights_from_gguf(config: LlamaConfig, weights: Iterable[Named]) -> Iterator[Named]:
@@ -262,13 +275,7 @@ def weights_from_gguf(config: LlamaConfig, weights: Iterable[Named]) -> Iterator
 
 
 def weights_to_gguf(config: LlamaConfig, weights: Iterable[Named]) -> Iterator[Named]:
-    """The inverse of `weights_from_gguf`, with Llama 3's scaling as the tensor that GGUF wants.
-
-    Raises
-    ------
-    CheckpointError
-        If a weight is none of the architecture's, such as an adapter's.
-    """
+    """The inverse of `weights_from_gguf`, with Llama 3's scaling as the tensor that GGUF wants."""
     for name, weight in weights:
         if config.tied_head and name == "lm_head.weight":
             continue
@@ -296,11 +303,10 @@ def name_from_gguf(name: str) -> str:
 
 
 def _name_to_gguf(name: str) -> str:
-    match = re.fullmatch(r"(?:model\.layers\.(\d+)\.)?(.+)\.(weight|bias)", name)
-    if match is None or match[2] not in _TO_GGUF:
-        raise CheckpointError(f"{name} is no weight of a plain Llama", "merge adapters into the model first")
-    layer, part, kind = match.groups()
-    return f"{'' if layer is None else f'blk.{layer}.'}{_TO_GGUF[part]}.{kind}"
+    part, _, kind = name.rpartition(".")
+    if match := re.fullmatch(r"model\.layers\.(\d+)\.(.+)", part):
+        return f"blk.{match[1]}.{_TO_GGUF[match[2]]}.{kind}"
+    return f"{_TO_GGUF[part]}.{kind}"
 
 
 def _rotated_heads(name: str, config: LlamaConfig) -> int:

@@ -141,13 +141,25 @@ def save_model(
     Raises
     ------
     CheckpointError
-        If the format cannot express the model or `ggml_type` is unknown.
+        If the format cannot express the model, the model has weights beside its architecture's (adapters),
+        or `ggml_type` is unknown.
     """
     path = Path(path)
+    _refuse_other_weights(model)
     if path.suffix == ".gguf":
         _save_gguf(model, path, tokenizer, ggml_type, name or path.stem)
     else:
         _save_folder(model, path, tokenizer)
+
+
+def _refuse_other_weights(model: Llama) -> None:
+    with torch.device("meta"):
+        plain = type(model)(model.config).state_dict().keys()
+    if other := sorted(model.state_dict().keys() ^ plain):
+        raise CheckpointError(
+            f"{other[0]} and {len(other) - 1} other weights do not match the model's architecture",
+            "merge adapters into the model first",
+        )
 
 
 def _save_gguf(model: Llama, path: Path, tokenizer: Any, ggml_type: str, name: str) -> None:
