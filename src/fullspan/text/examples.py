@@ -95,19 +95,14 @@ def iter_examples(path: Path | str) -> Iterator[Example]:
 def _format_of(row: Any) -> str:
     if not isinstance(row, dict):
         raise _RowError(f"is a JSON {_json_type(row)}, expected an object")
-    for format_, keys in _KEYS.items():
-        if keys[0] in row:
+    for format_, key in _KEYS.items():
+        if key in row:
             return format_
-    choices = [keys[0] for keys in _KEYS.values()]
-    near = did_you_mean(next(iter(row)), choices) if len(row) == 1 else ""
-    for key in row:
-        if (hint := did_you_mean(key, choices)).startswith("did"):
-            near = f"{key!r}: {hint}"
+    near = ((key, did_you_mean(key, _KEYS.values())) for key in row)
+    hints = [f"{key!r}: {hint}" for key, hint in near if hint.startswith("did")]
+    expected = ", ".join(map(repr, _KEYS.values()))
     found = ", ".join(repr(key) for key in list(row)[:8]) or "none"
-    raise _RowError(
-        f"has none of the keys 'messages', 'conversations', 'instruction', 'prompt'; its keys: {found}",
-        near or "see `fullspan train --help` for the formats",
-    )
+    raise _RowError(f"has none of the keys {expected}; its keys: {found}", hints[0] if hints else "")
 
 
 def _from_messages(row: Mapping[str, Any]) -> list[Message]:
@@ -137,11 +132,12 @@ def _from_completion(row: Mapping[str, Any]) -> list[Message]:
     return [*_system(row), Message("user", prompt), Message("assistant", completion)]
 
 
+# The key by which each format is known.
 _KEYS = {
-    "Messages": ("messages",),
-    "ShareGPT": ("conversations",),
-    "Alpaca": ("instruction", "output"),
-    "prompt/completion": ("prompt", "completion"),
+    "Messages": "messages",
+    "ShareGPT": "conversations",
+    "Alpaca": "instruction",
+    "prompt/completion": "prompt",
 }
 _READERS: dict[str, Callable[[Mapping[str, Any]], list[Message]]] = {
     "Messages": _from_messages,

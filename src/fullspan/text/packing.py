@@ -122,7 +122,8 @@ def pack(lengths: ArrayLike, capacity: int) -> list[list[int]]:
     """Distribute examples over as few bins of `capacity` tokens as best-fit decreasing finds.
 
     Longest first, each example goes into the fullest bin that still takes it. The result depends on
-    `lengths` alone. At most 11/9 of the optimal number of bins and one more are used (Johnson, 1973).
+    `lengths` alone. For many examples, at most 11/9 of the optimal number of bins are used
+    (Johnson, Demers, Ullman, Garey and Graham, 1974).
 
     Parameters
     ----------
