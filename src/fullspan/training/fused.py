@@ -177,12 +177,12 @@ class FusedStep:
         self._dtype = trunk.embed_tokens.weight.dtype
 
     def _run(self, batch: Batch, *, backward: bool) -> list[_Result]:
-        linears = [linear for block in self._blocks for linear in block.linears]
         with torch.no_grad():
-            if not all(linear.owns_weights() for linear in linears):
+            if not all(linear.owns_weights() for block in self._blocks for linear in block.linears):
                 self._adopt()
-            for linear in linears:
-                linear.refresh()
+            for block in self._blocks:
+                for linear in block.linears:
+                    linear.refresh()
         self._prepare_lanes()
         shards = split(batch, len(self._lanes), self.model.config.vocab_size)
         positions = torch.from_numpy(np.concatenate([shard.positions for shard in shards]))[None]

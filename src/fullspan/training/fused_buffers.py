@@ -51,6 +51,9 @@ class Rows:
             part.result()
 
 
+_SLACK = 64
+
+
 class Arena:
     """Hands out arrays by name; the memory of a name is used again by the next call with that name.
 
@@ -72,17 +75,19 @@ class Arena:
         self._memory: dict[str, Tensor] = {}
 
     def half(self, name: str, *shape: int) -> Half:
-        """An array in the products' dtype, its content undefined."""
+        """An array in the products' dtype, its content finite but undefined."""
         return Half(self._take(name, shape, self.dtype))
 
     def floats(self, name: str, *shape: int) -> Tensor:
-        """A float32 array, its content undefined."""
+        """A float32 array, its content finite but undefined."""
         return self._take(name, shape, torch.float32)
 
     def _take(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         size = math.prod(shape)
         flat = self._memory.get(name)
-        if flat is None or flat.numel() < size:
+        if flat is None or flat.numel() < size + _SLACK:
             self._memory.pop(name, None)  # freed before its successor is allocated
-            flat = self._memory[name] = torch.empty(size, dtype=dtype)
+            # oneDNN's bfloat16 products read whole tiles: past the columns of an operand, at its end past
+            # the operand. What is there is multiplied by 0, so it must not be NaN.
+            flat = self._memory[name] = torch.zeros(size + _SLACK, dtype=dtype)
         return flat[:size].view(shape)

@@ -116,8 +116,8 @@ class FusedLinear:
         d_a = gradients[0][0].float()
         d_b = gradients[0][1].float()
         for more_a, more_b in gradients[1:]:
-            d_a += more_a
-            d_b += more_b
+            d_a = d_a + more_a
+            d_b = d_b + more_b
         for member in self.members:
             if member.lora is None:
                 continue

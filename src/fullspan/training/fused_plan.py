@@ -1,8 +1,8 @@
 """Splits a batch over threads so that they need not wait for each other.
 
 Attention joins the tokens of one segment only, so whole segments are dealt to shards, and each shard is a
-small batch of its own. Segments that begin alike (the system prompt of a chat template) share those tokens: a shard
-computes them once, and its other tokens see their keys and values.
+small batch of its own. Segments that begin alike (the system prompt of a chat template) share those tokens:
+a shard computes them once, and its other tokens see their keys and values.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from fullspan.text.packing import IGNORED, PADDING_SEGMENT, Batch
 Int64s = NDArray[np.int64]
 
 ROW_MULTIPLE = 32
-"""Shards are padded to so many rows: products then come in few shapes, each of which costs code generation."""
+"""Shards are padded to so many rows: products then come in few shapes, each of which costs compilation."""
 
 _SHORTEST_PREFIX = 8  # fewer shared tokens are not worth the bookkeeping
 _LARGEST_IMBALANCE = 1.3  # longest shard over the mean from which one shard on all threads is faster
