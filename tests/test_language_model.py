@@ -214,6 +214,20 @@ def test_chat_forgets_the_oldest_turns_when_the_context_is_full(run, tiny_chat_m
     assert "a" * 60 not in [turn["content"] for turn in turns]
 
 
+def test_chat_imports_nothing_that_it_does_not_need(tiny_chat_model):
+    # Each of these costs the first answer a second or more; torch's compiler alone some four.
+    heavy = ["torch._dynamo", "numba", "duckdb", "pyarrow", "matplotlib", "scipy", "transformers", "pandas"]
+    code = (
+        "import sys; from fullspan.cli import main\n"
+        f"sys.argv = ['fullspan', 'chat', {str(tiny_chat_model)!r}, '--message', 'Hi', '--max-tokens', '4']\n"
+        "try:\n    main()\nfinally:\n"
+        f"    print([name for name in {heavy!r} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
 class Terminal:
     """A process that believes a person sits at it."""
 

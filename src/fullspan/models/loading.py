@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 import fullspan.models
 from fullspan.checkpoints.gguf_file import GGMLQuantizationType, GGUFFile, parse_ggml_type, write_gguf
@@ -107,11 +108,22 @@ def _fill(
     module: ModuleType, config: Any, weights: Iterable[tuple[str, Tensor]], device: torch.device
 ) -> Llama:
     # No memory is spent on random weights that would be overwritten.
-    with torch.device("meta"):
+    with torch.device("meta"), _WithoutInitialisation():
         model: Llama = module.Model(config)
     placed = ((name, weight.to(device)) for name, weight in weights)
     load_weights(model, placed, tied={"lm_head.weight"} if config.tied_head else ())
     return model.eval()
+
+
+class _WithoutInitialisation(TorchFunctionMode):
+    """Leaves out `torch.nn.init`: on the meta device it would import torch's compiler, for seconds."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return (kwargs or {})["tensor"]
+        return func(*args, **(kwargs or {}))
 
 
 def save_model(
