@@ -46,6 +46,7 @@ WRONG_OPTIONS: dict[str, tuple[dict[str, Any], str]] = {
     "patience alone": ({"patience": 2}, "patience counts evaluations and needs eval_every"),
     "nothing to be patient on": ({"patience": 2, "eval_every": 1, "eval_fraction": 0}, "eval_fraction is 0"),
     "type without export": ({"export_type": "f16"}, "export_type is given without export"),
+    "type of a folder": ({"export_type": "f16", "export": "merged"}, "export_type is for a .gguf file"),
     "resume of nothing": ({"resume": True}, "resume needs the run"),
     "longer than the context": ({"max_length": 300}, "max_length is 300, but the model's context is 256"),
     "longer than a batch": ({"max_length": 256, "tokens_per_batch": 128}, "but tokens_per_batch is 128"),
@@ -176,8 +177,11 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_still_resumes(
         train(TrainConfig.build({"run": run, "resume": True}))
     assert "remove it" in caught.value.hint
     tensors.with_name("state.json").unlink()
+    torn = run / "checkpoints" / ".step-2.abc.partial"  # what a kill in the middle of writing leaves
+    torn.mkdir()
     again = train(TrainConfig.build({"run": run, "resume": True}))
     assert (again.adapter / "adapter_model.safetensors").read_bytes() == adapter
+    assert not torn.exists()
 
 
 def _command(config: TrainConfig, file: Path, prelude: str = "") -> list[str]:

@@ -130,6 +130,12 @@ def saved_checkpoints(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
 
 
+def remove_partial(folder: Path) -> None:
+    """Remove what a killed process was writing; only for the holder of the run's lock."""
+    for path in folder.glob(".step-*.partial"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
 def load_checkpoint(
     path: Path,
     parameters: dict[str, nn.Parameter],

@@ -112,7 +112,7 @@ class TrainConfig(Config):
         None, description="write the merged model too: a .gguf file or a folder"
     )
     export_type: Literal["f32", "f16", "bf16", "q8_0"] | None = Field(
-        None, description="number format of the exported weights [default: f16]"
+        None, description="number format of an exported .gguf file [default: f16]"
     )
 
     @model_validator(mode="before")
@@ -149,4 +149,6 @@ class TrainConfig(Config):
             raise ConfigError("patience needs held-out data, but eval_fraction is 0")
         if self.export_type is not None and self.export is None:
             raise ConfigError("export_type is given without export", "say where to with --export FILE")
+        if self.export_type is not None and self.export is not None and self.export.suffix != ".gguf":
+            raise ConfigError(f"export_type is for a .gguf file, but export is the folder {self.export}")
         return self

@@ -196,6 +196,7 @@ class Trainer:
         seed_everything(self.config.seed)
         self.random_state = RandomState()
         if self.config.resume:
+            checkpoints.remove_partial(self.checkpoint_folder)
             saved = checkpoints.saved_checkpoints(self.checkpoint_folder)
             if saved:
                 self.progress, self.random_state = checkpoints.load_checkpoint(
@@ -213,6 +214,8 @@ class Trainer:
         values["content of data"] = sha256(config.data)
         if config.eval_data is not None:
             values["content of eval_data"] = sha256(config.eval_data)
+        files = [path] if (path := find_model(config.model)).is_file() else sorted(path.rglob("*"))
+        values["size of the model"] = sum(file.stat().st_size for file in files if file.is_file())
         values["engine"] = type(self.engine).__name__
         values["dtype of the model"] = str(self.model.lm_head.weight.dtype)
         return values
