@@ -418,3 +418,33 @@ def test_tokenizers_that_gguf_cannot_hold() -> None:
     strange.backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     with pytest.raises(CheckpointError, match="no name for the way"):
         strange.to_gguf_metadata()
+
+
+_DOUBLED = "{% set ns = namespace(x='aaaa') %}{% for i in range(60) %}{% set ns.x = STEP %}{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        *(
+            _DOUBLED.replace("STEP", step)
+            for step in (
+                "ns.x ~ ns.x",
+                "ns.x + ns.x",
+                "ns.x | replace('a', ns.x)",
+                "ns.x.replace('a', ns.x)",
+                "[ns.x, ns.x] | join(ns.x)",
+                "ns.x.join([ns.x, ns.x])",
+            )
+        ),
+        "{{ 'a'.ljust(10**10) }}",
+        "{{ 'a' | center(9999999999) }}",
+        "{{ 'a\\nb' | indent(9999999999) }}",
+        "{{ '{:>9999999999}'.format(1) }}",
+        "{{ '%9999999999d' % 1 }}",
+    ],
+)
+def test_templates_never_make_a_gigantic_text(template: str) -> None:
+    # 60 doublings are more than any memory holds: the template is stopped before it asks for it.
+    with pytest.raises(ConfigError, match="too long"):
+        render(template, [{"role": "user", "content": "x"}])

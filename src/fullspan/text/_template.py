@@ -9,13 +9,15 @@ from __future__ import annotations
 import functools
 import itertools
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
 import jinja2
 import jinja2.exceptions
 import jinja2.ext
+import jinja2.filters
 import jinja2.nodes
 import jinja2.parser
 import jinja2.runtime
@@ -105,7 +107,7 @@ class _Namespace(jinja2.utils.Namespace):
 class _Environment(jinja2.sandbox.ImmutableSandboxedEnvironment):
     """Jinja's sandbox, with a count of steps that ends runaway templates."""
 
-    intercepted_binops = frozenset(["*", "**"])
+    intercepted_binops = frozenset(["+", "%", "*", "**"])
 
     def __init__(self) -> None:
         super().__init__(
@@ -115,6 +117,9 @@ class _Environment(jinja2.sandbox.ImmutableSandboxedEnvironment):
             extensions=[_GenerationBlocks, jinja2.ext.loopcontrols],
         )
         self.filters["tojson"] = _tojson
+        self.filters |= {"center": _center, "indent": _indent, "join": _join, "replace": _replace}
+        # A width in a format makes a gigantic text as well, and `lipsum` a long one: nobody needs them.
+        del self.filters["format"], self.globals["lipsum"]
         self.globals |= {
             "raise_exception": _raise_exception,
             "strftime_now": _strftime_now,
@@ -128,7 +133,13 @@ class _Environment(jinja2.sandbox.ImmutableSandboxedEnvironment):
             raise _OutOfBounds(f"takes more than {MAX_STEPS} steps")
 
     def call_binop(self, context: jinja2.runtime.Context, operator: str, left: Any, right: Any) -> Any:
-        """Multiply and raise, as long as the result is of a sensible size."""
+        """Add, multiply and raise, as long as the result is of a sensible size."""
+        if operator == "+":
+            _check_size([left, right])
+            return super().call_binop(context, operator, left, right)
+        if operator == "%" and isinstance(left, str):
+            _check_widths(left)
+            _check_size(right if isinstance(right, tuple) else [right])
         if operator == "**" and not (abs(left) < 2**32 and abs(right) < 64):
             raise _OutOfBounds(f"raises {left!r} to the power of {right!r}")
         for sequence, factor in ((left, right), (right, left)):
@@ -136,6 +147,31 @@ class _Environment(jinja2.sandbox.ImmutableSandboxedEnvironment):
             if too_long and len(sequence) * factor > MAX_CHARACTERS:
                 raise _OutOfBounds(f"repeats a text or list {factor} times")
         return super().call_binop(context, operator, left, right)
+
+    def call(self, context: jinja2.runtime.Context, called: Any, *args: Any, **kwargs: Any) -> Any:
+        """Call what a template calls, unless it makes a gigantic text (`ljust`, `replace`, `join`)."""
+        _check_size(args)
+        owner = getattr(called, "__self__", None)
+        if isinstance(owner, str):
+            if called.__name__ == "replace":
+                _check_replace(owner, *args)
+            if called.__name__ == "join":
+                args = (list(args[0]),)
+                _check_join(owner, args[0])
+        return super().call(context, called, *args, **kwargs)
+
+    def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
+        """`str.format` and `str.format_map`, which the sandbox has its own forms of."""
+        wrapped = super().wrap_str_format(value)
+        if wrapped is not None:
+            _check_widths(value.__self__)
+        return wrapped
+
+    def concatenate(self, *parts: Any) -> str:
+        """`a ~ b`, as long as the result is of a sensible size."""
+        texts = [str(part) for part in parts]
+        _check_size(texts)
+        return "".join(texts)
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> jinja2.nodes.Template:
         tree = super()._parse(source, name, filename)
@@ -145,6 +181,10 @@ class _Environment(jinja2.sandbox.ImmutableSandboxedEnvironment):
             step = jinja2.nodes.EnvironmentAttribute("step")
             call = jinja2.nodes.Call(step, [jinja2.nodes.ContextReference()], [], None, None)
             node.body.insert(0, jinja2.nodes.ExprStmt(call).set_lineno(node.lineno))
+        for node in list(tree.find_all(jinja2.nodes.Concat)):
+            # A node cannot be replaced in place, but its parts can: a concatenation of one call.
+            joined = jinja2.nodes.EnvironmentAttribute("concatenate")
+            node.nodes = [jinja2.nodes.Call(joined, node.nodes, [], None, None)]
         return tree
 
 
@@ -156,6 +196,54 @@ class _TemplateDict:
 
     def fromkeys(self, keys: Any, value: Any = None) -> dict[Any, Any]:
         return dict.fromkeys(keys, value)
+
+
+def _check_size(values: Iterable[Any]) -> None:
+    """Refuse numbers and texts from which something gigantic would be made."""
+    size = 0
+    for value in values:
+        size += len(value) if isinstance(value, str | list | tuple) else 0
+        if size > MAX_CHARACTERS or (isinstance(value, int) and abs(value) > MAX_CHARACTERS):
+            raise _OutOfBounds("makes a text or list that is too long")
+
+
+def _check_widths(template: str) -> None:
+    if re.search(r"\d{7}", template):
+        raise _OutOfBounds("formats a text that is too long")
+
+
+def _check_replace(text: str, old: str, new: str, *_: Any) -> None:
+    if len(text) + len(text) // max(len(old), 1) * len(new) > MAX_CHARACTERS:
+        raise _OutOfBounds("replaces by a text that is too long")
+
+
+def _check_join(separator: str, parts: Iterable[Any]) -> None:
+    if sum(len(str(part)) + len(separator) for part in parts) > MAX_CHARACTERS:
+        raise _OutOfBounds("joins to a text that is too long")
+
+
+@jinja2.pass_eval_context
+def _replace(eval_context: Any, s: str, old: str, new: str, count: int | None = None) -> str:
+    _check_replace(str(s), old, new)
+    return str(jinja2.filters.do_replace(eval_context, s, old, new, count))
+
+
+@jinja2.pass_eval_context
+def _join(eval_context: Any, value: Iterable[Any], d: str = "", attribute: str | int | None = None) -> str:
+    parts = list(value)
+    _check_join(d, parts)
+    return str(jinja2.filters.do_join(eval_context, parts, d, attribute))
+
+
+def _center(value: str, width: int = 80) -> str:
+    _check_size([value, width])
+    return jinja2.filters.do_center(value, width)
+
+
+def _indent(s: str, width: int | str = 4, first: bool = False, blank: bool = False) -> str:
+    _check_size([width])
+    _check_replace(s, "\n", " " * width if isinstance(width, int) else width)
+    return jinja2.filters.do_indent(s, width, first, blank)
 
 
 def _tojson(
