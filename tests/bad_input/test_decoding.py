@@ -108,6 +108,14 @@ def test_chat_with_a_base_model(model):
         plain.chat("Hello")
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers(tiny_chat_model, value):
+    broken = fullspan.load(tiny_chat_model)
+    broken.model.model.norm.weight.data[3] = value
+    with pytest.raises(CheckpointError, match="logits are not finite"):
+        broken.generate("Hello")
+
+
 def test_unknown_model(monkeypatch, tmp_path):
     monkeypatch.setenv("FULLSPAN_HOME", str(tmp_path))
     with pytest.raises(CheckpointError, match="no model named 'smollm3'"):

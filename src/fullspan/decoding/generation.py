@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from fullspan.core.errors import DataError
+from fullspan.core.errors import CheckpointError, DataError
 from fullspan.decoding.options import GenerationOptions
 from fullspan.decoding.sampling import draw, process
 from fullspan.decoding.stopping import AnswerText
@@ -118,6 +118,8 @@ def generate(
     ------
     DataError
         If a prompt is empty or leaves no room for an answer.
+    CheckpointError
+        If the model computes what is no number.
     """
     context = model.config.max_positions
     for answer in answers:
@@ -130,6 +132,7 @@ def generate(
     logits = _prefill(model, [answer.prompt_ids for answer in live], cache)  # [B, V]
     seen = _seen(live, logits) if options.repetition_penalty != 1 else None
     while True:
+        _check_finite(logits)
         tokens = draw(process(logits, options, seen), options, [answer.generator for answer in live])  # [B]
         if n_logprobs is not None:
             _record(live, logits, tokens, n_logprobs)
@@ -159,6 +162,14 @@ def _check_length(n_tokens: int, context: int) -> None:
             f"the prompt has {n_tokens} tokens, and the model's context holds {context}, "
             "prompt and answer together",
             "shorten the prompt",
+        )
+
+
+def _check_finite(logits: Tensor) -> None:
+    if not bool(logits.amax(-1).isfinite().all()):  # NaN wins every maximum
+        raise CheckpointError(
+            "the model's logits are not finite, so no token can be chosen",
+            "its weights are broken, or outside the range of the dtype; try dtype=torch.float32",
         )
 
 
