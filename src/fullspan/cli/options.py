@@ -78,7 +78,9 @@ def _is_argument(field: FieldInfo) -> bool:
 
 def _shown_default(field: FieldInfo) -> str | bool:
     default = field.get_default(call_default_factory=False)
-    return False if field.is_required() or default in (None, (), [], {}) else str(default)
+    if field.is_required() or default is None or default == []:
+        return False
+    return ", ".join(map(str, default)) if isinstance(default, list) else str(default)
 
 
 def _plain_type(annotation: Any) -> Any:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 from fullspan.checkpoints.store import find_model
-from fullspan.core.config import Argument, Config, InputPath, OutputPath
+from fullspan.core.config import Argument, Config, InputPath, ModelName, OutputPath
 from fullspan.core.errors import ConfigError, DataError
 from fullspan.core.files import replacing
 from fullspan.core.progress import progress
@@ -31,7 +31,7 @@ _TOKENS_PER_BATCH = 512
 class EvaluateConfig(Config):
     """Options of `fullspan evaluate`."""
 
-    model: Annotated[str, Argument()] = Field(
+    model: Annotated[ModelName, Argument()] = Field(
         description="a model of the store, a GGUF file, a Hugging Face folder or an adapter folder"
     )
     data: InputPath = Field(description="held-out examples: Messages, Alpaca or ShareGPT")

@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from fullspan.core.config import Config, InputPath, OutputPath, read_yaml
+from fullspan.core.config import Config, InputPath, ModelName, OutputPath, read_yaml
 from fullspan.core.errors import ConfigError
 
 # What may differ when a run goes on: it changes where results go or how fast, not what they are.
@@ -30,7 +30,7 @@ class TrainConfig(Config):
     objective: Literal["sft"] = Field(
         "sft", description="what is minimised; sft: cross-entropy of the assistant's tokens"
     )
-    model: str = Field(description="model to fine-tune: a name of the store, a GGUF file or a folder")
+    model: ModelName = Field(description="model to fine-tune: a name of the store, a GGUF file or a folder")
     data: InputPath = Field(
         description="training examples: Messages, Alpaca or ShareGPT as JSONL, JSON or Parquet"
     )
