@@ -54,18 +54,18 @@ def config_class(command: Callable[..., None]) -> type[Config]:
 
 def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
     kind = _plain_type(field.annotation)
+    help_ = (field.description or "") + _shown_default(field)
     if _is_argument(field):
-        argument = typer.Argument(help=field.description, show_default=_shown_default(field))
+        argument = typer.Argument(help=help_, show_default=False)
         if field.is_required():
             return _keyword(name, Annotated[kind, argument], inspect.Parameter.empty)
         return _keyword(name, Annotated[kind | None, argument])
     required = "(required) " if field.is_required() else ""
     flag = name.replace("_", "-")
     flags = f"--{flag}/--no-{flag}" if kind is bool else f"--{flag}"
-    option = typer.Option(
-        flags, help=required + (field.description or ""), show_default=_shown_default(field)
+    return _keyword(
+        name, Annotated[kind | None, typer.Option(flags, help=required + help_, show_default=False)]
     )
-    return _keyword(name, Annotated[kind | None, option])
 
 
 def _keyword(name: str, annotation: Any, default: Any = None) -> inspect.Parameter:
@@ -76,11 +76,13 @@ def _is_argument(field: FieldInfo) -> bool:
     return any(isinstance(item, Argument) for item in field.metadata)
 
 
-def _shown_default(field: FieldInfo) -> str | bool:
+def _shown_default(field: FieldInfo) -> str:
     default = field.get_default(call_default_factory=False)
     if field.is_required() or default is None or default == []:
-        return False
-    return ", ".join(map(str, default)) if isinstance(default, list) else str(default)
+        return ""
+    if isinstance(default, bool):
+        default = "yes" if default else "no"
+    return f" [default: {', '.join(map(str, default)) if isinstance(default, list) else default}]"
 
 
 def _plain_type(annotation: Any) -> Any:
