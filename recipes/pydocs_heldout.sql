@@ -21,15 +21,15 @@ documented AS (
       ELSE concat('What is the property `', module, '.', name, '`?')
     END AS question,
     answer,
-    lower(regexp_replace(answer, '[^A-Za-z0-9]+', ' ')) AS words
+    lower(regexp_replace(answer, '[^A-Za-z0-9]+', '')) AS letters
   FROM members
   WHERE length(answer) BETWEEN 20 AND 600 AND answer RLIKE '[A-Za-z]{3}'
 ),
 examples AS (
-  SELECT min(question) AS question, min(answer) AS answer, words FROM documented GROUP BY words
+  SELECT min(question) AS question, min(answer) AS answer, letters FROM documented GROUP BY letters
 )
 SELECT array(named_struct('role', 'user', 'content', question),
              named_struct('role', 'assistant', 'content', answer)) AS messages
 FROM examples
-WHERE substr(md5(words), 1, 1) = '0'
-ORDER BY md5(words)
+WHERE substr(md5(letters), 1, 1) = '0'
+ORDER BY md5(letters)

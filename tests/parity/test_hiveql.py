@@ -273,7 +273,10 @@ QUERIES = [
         "SELECT id, p, m FROM t LATERAL VIEW OUTER posexplode(marks) v AS p, m",
         [(1, 0, 3), (1, 1, None), (2, None, None), (3, None, None), (4, 0, 7)],
     ),
-    ("SELECT id, k, n FROM t LATERAL VIEW explode(tags) v AS k, n", [(1, "a", 1), (1, "b", None), (4, "c", 3)]),
+    (
+        "SELECT id, k, n FROM t LATERAL VIEW explode(tags) v AS k, n",
+        [(1, "a", 1), (1, "b", None), (4, "c", 3)],
+    ),
     (
         "SELECT id, k, n FROM t LATERAL VIEW OUTER explode(tags) v AS k, n",
         [(1, "a", 1), (1, "b", None), (2, None, None), (3, None, None), (4, "c", 3)],
@@ -298,14 +301,24 @@ QUERIES = [
         "SELECT id, n FROM t LATERAL VIEW OUTER explode(grid) a AS line LATERAL VIEW OUTER explode(line) b AS n",
         [(1, 1), (1, 2), (1, None), (1, None), (2, 3), (3, None), (4, None)],
     ),
-    ("SELECT a, b FROM t LATERAL VIEW explode(marks) v AS a LATERAL VIEW explode(tags) w AS b, c WHERE id = 4", [(7, "c")]),
+    (
+        "SELECT a, b FROM t LATERAL VIEW explode(marks) v AS a LATERAL VIEW explode(tags) w AS b, c "
+        "WHERE id = 4",
+        [(7, "c")],
+    ),
     # a join on an exploded column, and a lateral view of a joined table
-    ("SELECT id, label FROM t LATERAL VIEW explode(marks) v AS m JOIN o ON o.k = v.m", [(4, "seven"), (4, "sieben")]),
+    (
+        "SELECT id, label FROM t LATERAL VIEW explode(marks) v AS m JOIN o ON o.k = v.m",
+        [(4, "seven"), (4, "sieben")],
+    ),
     (
         "SELECT id, m, label FROM t LATERAL VIEW explode(marks) v AS m LEFT JOIN o ON o.k = m AND o.label LIKE 's%n'",
         [(1, 3, None), (1, None, None), (4, 7, "seven"), (4, 7, "sieben")],
     ),
-    ("SELECT label, m FROM o JOIN t ON o.k = t.id LATERAL VIEW explode(marks) v AS m", [("one", 3), ("one", None)]),
+    (
+        "SELECT label, m FROM o JOIN t ON o.k = t.id LATERAL VIEW explode(marks) v AS m",
+        [("one", 3), ("one", None)],
+    ),
     # explode in SELECT
     ("SELECT explode(marks) AS m FROM t WHERE id < 4", [(3,), (None,)]),
     ("SELECT explode(marks) FROM t WHERE id = 4", [(7,)]),
@@ -329,12 +342,18 @@ QUERIES = [
     # joins
     ("SELECT t.id, o.label FROM t JOIN o ON t.id = o.k", [(1, "one")]),
     ("SELECT t.id, o.label FROM t, o WHERE t.id = o.k", [(1, "one")]),
-    ("SELECT t.id, o.k FROM t LEFT OUTER JOIN o ON t.id = o.k WHERE t.id < 3 ORDER BY t.id", [(1, 1), (2, None)]),
-    ("SELECT t.id, o.k FROM t RIGHT JOIN o ON t.id = o.k ORDER BY o.k", [(None, None), (1, 1), (None, 7), (None, 7)]),
+    (
+        "SELECT t.id, o.k FROM t LEFT OUTER JOIN o ON t.id = o.k WHERE t.id < 3 ORDER BY t.id",
+        [(1, 1), (2, None)],
+    ),
+    (
+        "SELECT t.id, o.k FROM t RIGHT JOIN o ON t.id = o.k ORDER BY o.k",
+        [(None, None), (1, 1), (None, 7), (None, 7)],
+    ),
     ("SELECT count(*) FROM t FULL OUTER JOIN o ON t.id = o.k", [(7,)]),
     ("SELECT id FROM t LEFT SEMI JOIN o ON t.id = o.k", [(1,)]),
     ("SELECT count(*) FROM t CROSS JOIN o", [(16,)]),
-    ("SELECT a.id, b.id FROM t a JOIN t b ON a.id + 1 = b.id WHERE a.id = 1".replace("b.id FROM", "b.id AS nxt FROM"), [(1, 2)]),
+    ("SELECT a.id, b.id AS nxt FROM t a JOIN t b ON a.id + 1 = b.id WHERE a.id = 1", [(1, 2)]),
     # grouping
     ("SELECT k, count(*), count(label) FROM o GROUP BY k ORDER BY k", [(None, 1, 1), (1, 1, 1), (7, 2, 2)]),
     ("SELECT k FROM o GROUP BY k HAVING count(*) > 1", [(7,)]),
@@ -352,7 +371,10 @@ QUERIES = [
         "ORDER BY k, label",
         [(None, None, 2), (7, None, 2), (7, "seven", 1), (7, "sieben", 1)],
     ),
-    ("SELECT k, count(*) AS n FROM o GROUP BY k WITH ROLLUP ORDER BY n, k", [(None, 1), (1, 1), (7, 2), (None, 4)]),
+    (
+        "SELECT k, count(*) AS n FROM o GROUP BY k WITH ROLLUP ORDER BY n, k",
+        [(None, 1), (1, 1), (7, 2), (None, 4)],
+    ),
     (
         "SELECT k, label, count(*) AS n FROM o WHERE k = 1 GROUP BY k, label WITH CUBE ORDER BY k, label",
         [(None, None, 1), (None, "one", 1), (1, None, 1), (1, "one", 1)],
@@ -367,7 +389,11 @@ QUERIES = [
     ("SELECT DISTINCT k FROM o WHERE k IS NOT NULL ORDER BY k", [(1,), (7,)]),
     # subqueries, WITH, UNION
     ("SELECT s.n FROM (SELECT id * 2 AS n FROM t) s WHERE s.n > 6", [(8,)]),
-    ("WITH a AS (SELECT id FROM t WHERE id > 2), b AS (SELECT id + 1 AS i FROM a) SELECT i FROM b ORDER BY i", [(4,), (5,)]),
+    (
+        "WITH a AS (SELECT id FROM t WHERE id > 2), b AS (SELECT id + 1 AS i FROM a) SELECT i FROM b "
+        "ORDER BY i",
+        [(4,), (5,)],
+    ),
     ("WITH o AS (SELECT 5 AS k) SELECT k FROM o", [(5,)]),  # hides the table
     ("SELECT id FROM t WHERE id IN (SELECT k FROM o)", [(1,)]),
     ("SELECT id FROM t WHERE id NOT IN (SELECT k FROM o)", []),  # because of the NULL
@@ -378,7 +404,10 @@ QUERIES = [
     ("SELECT 1 AS a UNION SELECT 1 AS b", [(1,)]),
     ("SELECT k AS a FROM o UNION ALL SELECT id FROM t ORDER BY a DESC LIMIT 2", [(7,), (7,)]),
     # windows
-    ("SELECT k, row_number() OVER (ORDER BY k DESC, label) FROM o ORDER BY 2", [(7, 1), (7, 2), (1, 3), (None, 4)]),
+    (
+        "SELECT k, row_number() OVER (ORDER BY k DESC, label) FROM o ORDER BY 2",
+        [(7, 1), (7, 2), (1, 3), (None, 4)],
+    ),
     ("SELECT label, rank() OVER (ORDER BY k) AS r, dense_rank() OVER (ORDER BY k) AS d FROM o ORDER BY r, label",
      [("none", 1, 1), ("one", 2, 2), ("seven", 3, 3), ("sieben", 3, 3)]),
     ("SELECT label, sum(k) OVER (PARTITION BY k) AS s FROM o ORDER BY label",
@@ -400,7 +429,9 @@ QUERIES = [
 
 @pytest.mark.parametrize(("text", "expected"), QUERIES, ids=[text for text, _ in QUERIES])
 def test_query_has_hives_rows(text: str, expected: list[tuple[Any, ...]]) -> None:
-    assert rows(text) == expected
+    found = rows(text)
+    # A join may turn the order of rows around.
+    assert found == expected if "ORDER BY" in text else sorted(found, key=repr) == sorted(expected, key=repr)
 
 
 def test_names_of_the_result() -> None:

@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from sqlglot import exp
 
 from fullspan.core.errors import ConfigError
-from fullspan.tables.hive_functions import arguments, refuse
+from fullspan.tables.hive_functions import arguments
 from fullspan.tables.hive_types import refuse_type, require_common_type, to_double
+from fullspan.tables.refusals import refuse
 from fullspan.tables.scope import Value
 
 # Takes the arguments, "DISTINCT " or nothing, and "OVER (...)" or nothing.

@@ -15,8 +15,8 @@ from fullspan.tables import hive_functions as functions
 from fullspan.tables import java_regex
 from fullspan.tables.hive_aggregates import AGGREGATES, WINDOW_FUNCTIONS, frame
 from fullspan.tables.hive_aggregates import call as aggregate
-from fullspan.tables.hive_functions import refuse
 from fullspan.tables.hive_types import cast, comparable, require_common_type, to_double, to_string
+from fullspan.tables.refusals import only, refuse
 from fullspan.tables.scope import Binder, Column, Scope, Value, children, hive_name, quote_string
 
 _TABLE_FUNCTIONS = (
@@ -28,6 +28,8 @@ _TABLE_FUNCTIONS = (
     "parse_url_tuple",
     "explode_outer",
 )
+
+_CHANGING = ("rand", "current_date", "current_timestamp", "unix_timestamp", "uuid")
 
 # The parts of a node that its method reads; any other part is refused, not dropped.
 _USUAL_PARTS = ("this", "expression", "expressions")
@@ -46,13 +48,6 @@ _PARTS = {
     "cast": ("this", "to"),
     "window": ("this", "partition_by", "order", "spec", "over"),
 }
-
-
-def only(node: exp.Expr, *known: str) -> None:
-    """Refuse a node with parts that its translation would drop."""
-    for name, part in node.args.items():
-        if part and name not in known:
-            raise refuse(f"{name.strip('_').replace('_', ' ').upper()} in {node.sql('hive')[:60]}")
 
 
 class Expressions:
@@ -94,9 +89,8 @@ class Expressions:
         """A condition, which must be boolean: DuckDB would read 'yes' or 2 as one."""
         value = self.value(node, scope)
         if value.group not in ("boolean", "null"):
-            raise ConfigError(
-                f"{where} takes a boolean, got {hive_name(value.type)}: {node.sql('hive')[:60]}"
-            )
+            kind = hive_name(value.type)
+            raise ConfigError(f"{where} takes a boolean, got {kind}: {node.sql('hive')[:60]}")
         return value.sql
 
     # literals and columns
@@ -148,8 +142,8 @@ class Expressions:
             tables = [source.name for each in scope.chain() for source in each.sources]
             if len(parts) > 1:
                 raise ConfigError(f"no table or column named {parts[0]!r}", did_you_mean(parts[0], tables))
-            if parts[0].lower() in ("current_date", "current_timestamp"):
-                raise refuse(f"function {parts[0]}", "its value changes with time; write the date")
+            if parts[0].lower() in _CHANGING:
+                raise refuse(f"function {parts[0]}", "its value changes from run to run; write the date")
             raise scope.unknown(parts[0])
         return column, parts[1:]
 
@@ -276,10 +270,14 @@ class Expressions:
         return f"({self._query(node.this, scope)})"
 
     def _and(self, node: exp.And, scope: Scope) -> str:
-        return f"({self.boolean(node.left, scope, 'AND')} AND {self.boolean(node.right, scope, 'AND')})"
+        return "(" + " AND ".join(self._conditions(node, scope, "AND")) + ")"
 
     def _or(self, node: exp.Or, scope: Scope) -> str:
-        return f"({self.boolean(node.left, scope, 'OR')} OR {self.boolean(node.right, scope, 'OR')})"
+        return "(" + " OR ".join(self._conditions(node, scope, "OR")) + ")"
+
+    def _conditions(self, node: exp.Connector, scope: Scope, where: str) -> list[str]:
+        # A chain of hundreds nests as deep; flat, it costs neither stack nor time.
+        return [self.boolean(part, scope, where) for part in node.flatten(unnest=False)]
 
     def _not(self, node: exp.Not, scope: Scope) -> str:
         return f"(NOT {self.boolean(node.this, scope, 'NOT')})"
@@ -342,8 +340,10 @@ class Expressions:
     def _anonymous(self, node: exp.Anonymous, scope: Scope, over: str = "") -> str:
         name = node.name.lower()
         if name in _TABLE_FUNCTIONS:
-            hint = "write FROM t LATERAL VIEW explode(...) v AS column; OUTER goes before explode"
+            hint = "write FROM t LATERAL VIEW [OUTER] explode(...) v AS column" if "explode" in name else ""
             raise refuse(f"function {name} in an expression", hint)
+        if name in _CHANGING:
+            raise refuse(f"function {name}", "its value changes from run to run")
         if name not in AGGREGATES and name not in WINDOW_FUNCTIONS and name != "count":
             if over:
                 raise refuse(f"{name}() OVER (...)")

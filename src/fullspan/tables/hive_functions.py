@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 from fullspan.core.errors import ConfigError, did_you_mean
 from fullspan.tables import java_regex
 from fullspan.tables.hive_types import refuse_type, require_common_type, to_date, to_double, to_string
-from fullspan.tables.scope import Value, quote_string
+from fullspan.tables.refusals import refuse
+from fullspan.tables.scope import Value, hive_name, quote_string
 
 Rule = Callable[[Sequence[Value]], str]
 
@@ -61,11 +62,6 @@ _TEMPLATES: dict[str, tuple[str, str]] = {
     "map_keys": ("map", "coalesce(map_keys({0}), [])"),
     "map_values": ("map", "coalesce(map_values({0}), [])"),
 }
-
-
-def refuse(what: str, hint: str = "") -> ConfigError:
-    """The error for what is not translated."""
-    return ConfigError(f"HiveQL {what} is not translated yet", hint)
 
 
 def arguments(name: str, kinds: str, values: Sequence[Value]) -> list[str]:
@@ -119,8 +115,8 @@ def _concat_ws(values: Sequence[Value]) -> str:
     else:
         for part in parts:
             if part.group not in ("string", "null"):
-                raise refuse_type(
-                    part, "concat_ws(), but for strings or one array of strings, with an argument"
+                raise refuse(
+                    f"concat_ws() of {hive_name(part.type)}", "give strings, or one array of strings"
                 )
         # array_to_string skips NULLs, as Hive skips arguments that are NULL.
         joined = "[" + ", ".join(f"CAST({part.sql} AS VARCHAR)" for part in parts) + "]"
@@ -359,6 +355,5 @@ def call(name: str, values: Sequence[Value], others: Sequence[str]) -> str:
         kinds, template = _TEMPLATES[name]
         return template.format(*arguments(name, kinds, values))
     if name not in _RULES:
-        near = did_you_mean(name, [*NAMES, *others])
-        raise refuse(f"function {name}", near if near.startswith("did you mean") else "")
+        raise refuse(f"function {name}", did_you_mean(name, [*NAMES, *others]))
     return _RULES[name](values)

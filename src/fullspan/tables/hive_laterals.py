@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from sqlglot import exp
 
 from fullspan.core.errors import ConfigError
-from fullspan.tables.hive_expressions import Expressions, only
-from fullspan.tables.hive_functions import refuse
+from fullspan.tables.hive_expressions import Expressions
+from fullspan.tables.refusals import only, refuse
 from fullspan.tables.scope import Column, Scope, Source, Value, children, quote
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def _unnested(name: str, value: Value, outer: bool) -> list[tuple[str, str, Duck
     if value.group == "array":
         count, lists = f"len({text})", [("col", text)]
     elif value.group == "map":
-        count = f"cardinality({text})"
+        count = f"CAST(cardinality({text}) AS BIGINT)"
         lists = [("key", f"map_keys({text})"), ("value", f"map_values({text})")]
     else:
         raise ConfigError(f"{name}() takes an array or a map, got {value.group}: {text}")

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from sqlglot import exp
 
 from fullspan.core.errors import ConfigError, did_you_mean
-from fullspan.tables.hive_expressions import Expressions, only
-from fullspan.tables.hive_functions import refuse
+from fullspan.tables.hive_expressions import Expressions
 from fullspan.tables.hive_laterals import add_lateral, split_udtf
 from fullspan.tables.hive_types import require_common_type
+from fullspan.tables.refusals import only, refuse
 from fullspan.tables.scope import Binder, Column, Columns, Scope, Source, Value, quote
 
 if TYPE_CHECKING:
@@ -134,9 +134,12 @@ class Translator:
             sql += f" HAVING {self._expressions.boolean(having.this, grouped, 'HAVING')}"
         sql += self._order(node, Scope(scope.sources, scope.outer, aliases, aliases_first=True), len(items))
         sql += self._limit(node)
-        distinct = "DISTINCT " if node.args.get("distinct") else ""
+        if distinct := node.args.get("distinct"):
+            only(distinct)
         listed = ", ".join(f"{text} AS {quote(name)}" for name, text, _ in items)
-        return f"SELECT {distinct}{listed}" + (f" FROM {source}" if source else "") + sql
+        return (
+            f"SELECT {'DISTINCT ' if distinct else ''}{listed}" + (f" FROM {source}" if source else "") + sql
+        )
 
     def _items(self, node: exp.Select, scope: Scope) -> list[tuple[str, str, bool]]:
         """The list of SELECT as (name, sql, whether the query gives the name)."""

@@ -16,6 +16,8 @@ of the rows and builds no hash table of the arrays.
 from __future__ import annotations
 
 import functools
+import logging
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -24,13 +26,17 @@ from sqlglot import exp
 from sqlglot.dialects.hive import Hive
 
 from fullspan.core.errors import ConfigError
-from fullspan.tables.hive_functions import refuse
 from fullspan.tables.hive_macros import MACROS
 from fullspan.tables.hive_select import Translator
+from fullspan.tables.refusals import refuse
 from fullspan.tables.scope import Scope
 
 if TYPE_CHECKING:
     import duckdb
+
+
+# The parser logs what it does not know; here that is refused with an error of its own.
+logging.getLogger("sqlglot").setLevel(logging.ERROR)
 
 
 class _HiveParser(Hive.Parser):  # type: ignore[misc, valid-type]
@@ -74,7 +80,12 @@ def translate(query: str, tables: Mapping[str, Mapping[str, str]]) -> str:
     # A cursor has temporary tables of its own.
     with _database().cursor() as connection:
         translator = Translator(connection, tables)
-        body = translator.query(tree, Scope())
+        try:
+            body = translator.query(tree, Scope())
+        except RecursionError:
+            raise ConfigError("the query is nested too deeply to translate") from None
+        # Bound once as a whole: what does not bind is the query's mistake, and is told before anything runs.
+        translator.binder.describe(body)
         return translator.binder.prefix() + body
 
 
@@ -104,7 +115,7 @@ def parse(query: str) -> exp.Query:
     """
     try:
         _refuse_tokens(query)
-        statements = [tree for tree in sqlglot.parse(query, read=_Hive) if tree is not None]
+        parsed = sqlglot.parse(query, read=_Hive)
     except sqlglot.errors.SqlglotError as error:
         detail = error.errors[0] if isinstance(error, sqlglot.ParseError) and error.errors else None
         where = (
@@ -112,19 +123,22 @@ def parse(query: str) -> exp.Query:
             if detail
             else str(error)
         )
-        raise ConfigError(f"the query does not parse as HiveQL: {where}") from None
+        reason = re.split(r" but got <| missing for <", where)[0].partition("\n")[0]
+        raise ConfigError(f"the query does not parse as HiveQL: {reason}") from None
     except RecursionError:
         raise ConfigError("the query is nested too deeply to parse") from None
+    statements = [tree for tree in parsed if tree is not None and not isinstance(tree, exp.Semicolon)]
+    if not statements:
+        raise ConfigError("the query is empty")
     if len(statements) != 1:
         raise ConfigError(
             f"one query is run at a time, got {len(statements)} statements", "call the command for each"
         )
     (tree,) = statements
     if not isinstance(tree, exp.Query):
-        name = tree.this if isinstance(tree, exp.Command) else tree.key
         raise ConfigError(
-            f"{str(name).upper()} is not run: only queries (SELECT, WITH, UNION ALL) are",
-            "give the result a file with --out",
+            f"{query.split()[0].upper()} is not run: only queries (SELECT, WITH, UNION ALL) are",
+            "--out gives a query's result a file",
         )
     return tree
 
@@ -132,7 +146,7 @@ def parse(query: str) -> exp.Query:
 def _refuse_tokens(query: str) -> None:
     """Refuse what sqlglot reads otherwise than Hive: some escapes in strings, and varchar(n) as string."""
     tokens = _Hive().tokenize(query)
-    for token, after in zip(tokens, [*tokens[1:], None], strict=True):
+    for token, after in zip(tokens, [*tokens[1:], None], strict=False):
         if token.text.upper() in ("CHAR", "VARCHAR") and after is not None and after.text == "(":
             raise refuse(f"type {token.text.lower()}(n)", "use string, and substr to shorten it")
         raw = query[token.start : token.end + 1]

@@ -149,6 +149,6 @@ def _class(pattern: str, at: int) -> tuple[str, int]:
 
 def _refused(pattern: str, part: str) -> ConfigError:
     return ConfigError(
-        f"regular expression {pattern!r}: {part!r} is not translated, DuckDB has no equal of it in Java",
+        f"regular expression {pattern!r}: {part!r} is not translated, DuckDB has no equal of it",
         r"use plain characters, [...], \d, \w, \s, ., ^, $, (...), (?:...), |, *, +, ? and {m,n}",
     )

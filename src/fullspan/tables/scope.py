@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -197,5 +198,6 @@ class Binder:
 
 
 def first_line(error: Exception) -> str:
-    """DuckDB's reason without the candidates and the caret that point into the translation."""
-    return str(error).partition("\n")[0].partition(". In order to select one")[0]
+    """DuckDB's reason without its kind, the candidates and the caret that point into the translation."""
+    text = str(error).partition("\n")[0].partition(". In order to select one")[0]
+    return re.sub(r"^[A-Z]\w*( \w+)* Error: ", "", text)
