@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -36,8 +35,11 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise the last dimension of `x` [..., D]."""
-        # A bfloat16 model under autocast has a float32 residual stream.
-        return F.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), self.eps)
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))  # [..., D]
+        # By the norm rather than mean(x²): it makes no array of squares, forward or backward.
+        norm = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)  # [..., 1]
+        scale = torch.rsqrt(norm * norm / x.shape[-1] + self.eps)
+        return (wide * scale).to(x.dtype) * self.weight.to(x.dtype)
 
     def extra_repr(self) -> str:
         """Size and eps, for `print(model)`."""
