@@ -243,7 +243,7 @@ class Terminal:
         os.close(them)
         self.seen = ""
 
-    def wait_for(self, text: str, seconds: float = 60) -> str:
+    def wait_for(self, text: str, seconds: float = 120) -> str:
         """Read until `text` comes; what came before it."""
         until = time.monotonic() + seconds
         while text not in self.seen:
@@ -252,6 +252,11 @@ class Terminal:
             self.seen += os.read(self.us, 65536).decode(errors="replace")
         before, _, self.seen = self.seen.partition(text)
         return before
+
+    def wait_for_more(self) -> None:
+        """Read until something comes."""
+        while not self.seen:
+            self.seen = os.read(self.us, 65536).decode(errors="replace")
 
     def type(self, text: str) -> None:
         os.write(self.us, text.encode())
@@ -272,9 +277,10 @@ def test_chat_at_a_terminal(tiny_chat_model, tmp_path):
         terminal.wait_for("> ")
         terminal.type("Hello\n")
         terminal.wait_for("Hello\r\n")
-        time.sleep(0.5)  # the answer is under way, and would go on for minutes
+        terminal.wait_for_more()  # the answer is under way, and would go on for minutes
         os.kill(terminal.process.pid, signal.SIGINT)
         terminal.wait_for("(stopped)")
+        assert terminal.process.poll() is None
         terminal.wait_for("> ")
         os.kill(terminal.process.pid, signal.SIGINT)  # nothing to stop: the conversation stays
         terminal.wait_for("leaves)")
@@ -283,6 +289,7 @@ def test_chat_at_a_terminal(tiny_chat_model, tmp_path):
         assert terminal.process.wait(60) == 0
     finally:
         terminal.process.kill()
+        terminal.process.wait()
         os.close(terminal.us)
 
 

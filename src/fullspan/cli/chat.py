@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import sys
@@ -62,6 +63,10 @@ def command(config: ChatConfig) -> None:
         try:
             if not chat.take(line.rstrip("\n")):
                 return
+        except KeyboardInterrupt:
+            if not interactive:
+                raise
+            print(" (stopped)")
         except FullspanError as error:
             # One wrong line does not end a conversation, but a script should know.
             if not interactive:
@@ -70,7 +75,8 @@ def command(config: ChatConfig) -> None:
 
 
 def _typed_lines() -> Iterator[str]:
-    import readline  # noqa: F401  # line editing and history for input()
+    with contextlib.suppress(ImportError):  # not on Windows, whose console edits lines itself
+        import readline  # noqa: F401  # line editing and history for input()
 
     while True:
         try:
@@ -140,21 +146,19 @@ class Chat:
         return head + self.turns
 
     def say(self, text: str) -> None:
-        """Answer a turn of the user; Ctrl-C ends the answer, and what was said of it stays."""
+        """Answer a turn of the user; of an answer that Ctrl-C ends, what was said stays."""
         before = list(self.turns)
         self.turns.append({"role": "user", "content": text})
+        said = ""
         try:
-            stream = self.model.stream_answer(self._prompt(), self.config)
-            try:
-                for piece in stream:
-                    print(piece, end="", flush=True)
-                print()
-            except KeyboardInterrupt:
-                print(" (stopped)")
-        except FullspanError:
-            self.turns = before
+            for piece in self.model.stream_answer(self._prompt(), self.config):
+                print(piece, end="", flush=True)
+                said += piece
+        except (KeyboardInterrupt, FullspanError):
+            self.turns = [*self.turns, {"role": "assistant", "content": said}] if said else before
             raise
-        self.turns.append({"role": "assistant", "content": stream.result.text})
+        print()
+        self.turns.append({"role": "assistant", "content": said})
 
     def _prompt(self) -> list[int]:
         """Tokens of the conversation, without its oldest turns where the context is too short for all."""
