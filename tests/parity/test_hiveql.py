@@ -193,6 +193,8 @@ VALUES = [
     ("last_day('2024-02-01')", "2024-02-29"),  # a string
     ("to_date('2009-07-30 04:17:52')", datetime.date(2009, 7, 30)),
     ("DATE '2024-01-02' > '2024-01-01'", True),
+    ("TIMESTAMP '2024-01-01 10:00:00' > DATE '2024-01-01'", True),
+    ("CAST('2024-01-01 10:00:00.5' AS TIMESTAMP)", datetime.datetime(2024, 1, 1, 10, 0, 0, 500_000)),
     # conditions
     ("if(1 = 2, 'a', 'b')", "b"),
     ("if(NULL, 'a', 'b')", "b"),
@@ -395,6 +397,11 @@ QUERIES = [
         [(4,), (5,)],
     ),
     ("WITH o AS (SELECT 5 AS k) SELECT k FROM o", [(5,)]),  # hides the table
+    ("WITH o AS (SELECT * FROM o WHERE k = 1) SELECT * FROM o", [(1, "one")]),
+    (
+        "SELECT s.k, o.label FROM (WITH o AS (SELECT 1 AS k) SELECT k FROM o) s JOIN o ON o.k = s.k",
+        [(1, "one")],
+    ),
     ("SELECT id FROM t WHERE id IN (SELECT k FROM o)", [(1,)]),
     ("SELECT id FROM t WHERE id NOT IN (SELECT k FROM o)", []),  # because of the NULL
     ("SELECT id FROM t WHERE EXISTS (SELECT 1 FROM o WHERE o.k = t.id)", [(1,)]),

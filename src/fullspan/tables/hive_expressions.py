@@ -98,6 +98,8 @@ class Expressions:
     def _literal(self, node: exp.Literal, scope: Scope) -> str:
         if node.is_string:
             return quote_string(node.this)
+        if node.this.isdigit() and int(node.this) >= 2**63:
+            raise refuse(f"number {node.this}, which is no bigint")
         # 1.5 and 1e3 are DOUBLE in Hive, DECIMAL in DuckDB.
         return str(node.this) if node.this.isdigit() else f"CAST('{node.this}' AS DOUBLE)"
 

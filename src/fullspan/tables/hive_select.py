@@ -44,6 +44,7 @@ class Translator:
             self._tables[name] = self.binder.describe(f"SELECT * FROM {quote(name)}")
         self._ctes: list[dict[str, tuple[str, Columns]]] = []
         self._names: set[str] = set()
+        self._reserved = {name.lower() for name in tables}
 
     def query(self, node: exp.Expr, outer: Scope) -> str:
         """SQL of a SELECT or UNION in the scope around it."""
@@ -68,7 +69,10 @@ class Translator:
             raise refuse("WITH name(columns)", "name the columns in its SELECT")
         sql = self.query(cte.this, Scope())
         columns = self.binder.describe(sql)
+        # All stand in front of the whole query, where they must not hide a table from its other parts.
         name = self._unique(cte.alias)
+        while name.lower() in self._reserved:
+            name = self._unique(cte.alias)
         self.binder.ctes.append(f"{quote(name)} AS ({sql})")
         self._ctes[-1][cte.alias.lower()] = (name, columns)
 

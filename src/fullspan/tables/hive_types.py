@@ -6,12 +6,14 @@ Hive converts implicitly where DuckDB refuses (``'1' + 1`` is 2.0) and by other 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from sqlglot import exp
 
 from fullspan.core.errors import ConfigError
+from fullspan.tables.refusals import refuse
 from fullspan.tables.scope import Value, children, group, hive_name, quote_string
 
 if TYPE_CHECKING:
@@ -50,7 +52,8 @@ def cast(value: Value, to: exp.DataType) -> str:
     if name in ("TINYINT", "SMALLINT", "INTEGER", "BIGINT"):
         return _to_integer(value, name)
     if name in ("FLOAT", "DOUBLE"):
-        return to_double(value) if name == "DOUBLE" else f"CAST({to_double(value)} AS FLOAT)"
+        number = f"CAST({value.sql} AS DOUBLE)" if value.group == "boolean" else to_double(value)
+        return number if name == "DOUBLE" else f"CAST({number} AS FLOAT)"
     if name == "VARCHAR":
         return to_string(value)
     if name == "DATE":
@@ -60,7 +63,7 @@ def cast(value: Value, to: exp.DataType) -> str:
     if name == "TIMESTAMP" and value.group in ("timestamp", "date"):
         return f"CAST({value.sql} AS TIMESTAMP)"
     if name == "TIMESTAMP" and value.group == "string":
-        return f"TRY_CAST({_checked_timestamp(value)} AS TIMESTAMP)"
+        return _timestamp(value)
     if name == "DECIMAL" and value.group in ("integer", "decimal", "double"):
         digits = f"CAST({value.sql} AS VARCHAR)" if value.group == "double" else value.sql
         return f"TRY_CAST({digits} AS {decimal_type(to)})"
@@ -73,13 +76,13 @@ def decimal_type(to: exp.DataType) -> str:
     return f"DECIMAL({', '.join(digits)})"
 
 
-def _checked_timestamp(value: Value) -> str:
+def _timestamp(value: Value) -> str:
     text = value.literal
-    if not isinstance(text, str):
-        raise ConfigError(
-            f"CAST of a string column to timestamp is not translated yet: {value.sql}", "cast it to a date"
+    if not isinstance(text, str) or not re.fullmatch(r"\d{4}-\d\d-\d\d( \d\d:\d\d:\d\d(\.\d{1,6})?)?", text):
+        raise refuse(
+            f"CAST of {value.sql} to timestamp", "write a literal 'yyyy-MM-dd HH:mm:ss', or cast to a date"
         )
-    return quote_string(text)
+    return f"CAST({quote_string(text)} AS TIMESTAMP)"
 
 
 def _to_integer(value: Value, name: str) -> str:
@@ -98,7 +101,7 @@ def to_double(value: Value) -> str:
     """The value as DOUBLE; a string that is no number becomes NULL."""
     if value.group == "string":
         return f"hive_double({value.sql})"
-    if value.group in ("integer", "double", "decimal", "boolean", "null"):
+    if value.group in ("integer", "double", "decimal", "null"):
         return value.sql if str(value.type) == "DOUBLE" else f"CAST({value.sql} AS DOUBLE)"
     raise refuse_type(value, "a number")
 

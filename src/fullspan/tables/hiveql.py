@@ -150,6 +150,8 @@ def _refuse_tokens(query: str) -> None:
         if token.text.upper() in ("CHAR", "VARCHAR") and after is not None and after.text == "(":
             raise refuse(f"type {token.text.lower()}(n)", "use string, and substr to shorten it")
         raw = query[token.start : token.end + 1]
+        if any(char == "\0" or "\ud800" <= char <= "\udfff" for char in token.text):
+            raise refuse(f"character in {raw[:60]!r}", "write the character itself; NUL cannot be")
         if token.token_type == sqlglot.TokenType.STRING and "\\" in raw:
             pairs = [raw[i + 1] for i in _escapes(raw)]
             if any(char in "01234567bZ" for char in pairs):
