@@ -291,7 +291,8 @@ QUERIES = [
     # lateral views come before WHERE, and a later one sees the columns of earlier ones
     ("SELECT id, m FROM t LATERAL VIEW explode(marks) v AS m WHERE m > 3", [(4, 7)]),
     (
-        "SELECT id, kid.n, toy FROM t LATERAL VIEW explode(kids) a AS kid LATERAL VIEW explode(kid.toys) b AS toy",
+        "SELECT id, kid.n, toy FROM t LATERAL VIEW explode(kids) a AS kid LATERAL VIEW "
+        "explode(kid.toys) b AS toy",
         [(1, "x", 1), (1, "x", 2)],
     ),
     (
@@ -300,7 +301,8 @@ QUERIES = [
         [(1, "x", 1), (1, "x", 2), (1, "y", None), (4, None, None)],
     ),
     (
-        "SELECT id, n FROM t LATERAL VIEW OUTER explode(grid) a AS line LATERAL VIEW OUTER explode(line) b AS n",
+        "SELECT id, n FROM t LATERAL VIEW OUTER explode(grid) a AS line LATERAL VIEW OUTER "
+        "explode(line) b AS n",
         [(1, 1), (1, 2), (1, None), (1, None), (2, 3), (3, None), (4, None)],
     ),
     (
@@ -314,7 +316,8 @@ QUERIES = [
         [(4, "seven"), (4, "sieben")],
     ),
     (
-        "SELECT id, m, label FROM t LATERAL VIEW explode(marks) v AS m LEFT JOIN o ON o.k = m AND o.label LIKE 's%n'",
+        "SELECT id, m, label FROM t LATERAL VIEW explode(marks) v AS m LEFT JOIN o ON o.k = m AND "
+        "o.label LIKE 's%n'",
         [(1, 3, None), (1, None, None), (4, 7, "seven"), (4, 7, "sieben")],
     ),
     (
@@ -361,7 +364,8 @@ QUERIES = [
     ("SELECT k FROM o GROUP BY k HAVING count(*) > 1", [(7,)]),
     ("SELECT k, count(*) AS n FROM o GROUP BY k HAVING n > 1", [(7, 2)]),
     ("SELECT upper(label) AS u, sum(k) FROM o GROUP BY upper(label) ORDER BY u LIMIT 1", [("NONE", None)]),
-    ("SELECT count(DISTINCT k), count(DISTINCT k, label), sum(DISTINCT k), sum(k), avg(k), min(k), max(label) FROM o",
+    ("SELECT count(DISTINCT k), count(DISTINCT k, label), sum(DISTINCT k), sum(k), avg(k), "
+     "min(k), max(label) FROM o",
      [(2, 3, 8, 15, 5.0, 1, "sieben")]),
     ("SELECT collect_list(k), collect_set(k) FROM o", [([1, 7, 7], [1, 7])]),
     ("SELECT collect_list(k), sum(k), count(k), max(k) FROM o WHERE k > 9", [([], None, 0, None)]),
@@ -369,7 +373,8 @@ QUERIES = [
     ("SELECT percentile(k, 0.5), percentile(id, 0.25) FROM o JOIN t ON true", [(7.0, 1.75)]),
     ("SELECT variance(id), stddev_pop(id) FROM t WHERE id < 3", [(0.25, 0.5)]),  # variance is var_pop
     (
-        "SELECT k, label, count(*) AS n FROM o WHERE k = 7 GROUP BY k, label GROUPING SETS ((k, label), k, ()) "
+        "SELECT k, label, count(*) AS n FROM o WHERE k = 7 GROUP BY k, label GROUPING SETS ((k, "
+        "label), k, ()) "
         "ORDER BY k, label",
         [(None, None, 2), (7, None, 2), (7, "seven", 1), (7, "sieben", 1)],
     ),
@@ -415,7 +420,8 @@ QUERIES = [
         "SELECT k, row_number() OVER (ORDER BY k DESC, label) FROM o ORDER BY 2",
         [(7, 1), (7, 2), (1, 3), (None, 4)],
     ),
-    ("SELECT label, rank() OVER (ORDER BY k) AS r, dense_rank() OVER (ORDER BY k) AS d FROM o ORDER BY r, label",
+    ("SELECT label, rank() OVER (ORDER BY k) AS r, dense_rank() OVER (ORDER BY k) AS d FROM o "
+     "ORDER BY r, label",
      [("none", 1, 1), ("one", 2, 2), ("seven", 3, 3), ("sieben", 3, 3)]),
     ("SELECT label, sum(k) OVER (PARTITION BY k) AS s FROM o ORDER BY label",
      [("none", None), ("one", 1), ("seven", 14), ("sieben", 14)]),
