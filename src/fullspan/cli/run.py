@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from fullspan.cli.app import config_of
-from fullspan.pipelines.recipe import RunConfig, run_recipe
+from fullspan.pipelines.recipe import RunConfig, closing_lines, run_recipe
+from fullspan.pipelines.report import write_report
 
 
 def command(config: RunConfig) -> None:
@@ -12,4 +13,7 @@ def command(config: RunConfig) -> None:
     A step whose options and inputs are unchanged is not run again; after a failure or Ctrl-C the same
     command goes on where it stopped.
     """
-    run_recipe(config, config_of)
+    path = run_recipe(config, config_of)
+    print(f"report: {write_report(path)}")
+    for line in closing_lines(path):
+        print(line)

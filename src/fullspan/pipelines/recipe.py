@@ -109,9 +109,15 @@ def run_recipe(config: RunConfig, config_of: Callable[[str], type[Config]]) -> P
         recipe.write(run.path / "config.yaml")
         for number, step in enumerate(steps, start=1):
             _run_step(run.path, step, f"[{number}/{len(steps)}] {step.title}")
-    for line in recipe.closing:
-        print(_fill(line, fill))
     return run.path
+
+
+def closing_lines(run_path: Path) -> list[str]:
+    """What a finished recipe suggests to do next; empty for a run that no recipe made."""
+    file = run_path / "config.yaml"
+    values = read_yaml(file) if file.exists() else {}
+    fill = {"run": str(run_path), **values.get("variables", {})}
+    return [_fill(line, fill) for line in values.get("closing", [])]
 
 
 def read_recipe(path: Path, assignments: list[str]) -> Recipe:

@@ -18,7 +18,7 @@ from fullspan.core.config import Argument, Config, InputPath
 from fullspan.core.errors import RunError
 from fullspan.core.files import replacing
 from fullspan.core.runs import read_metrics
-from fullspan.pipelines.recipe import step_records
+from fullspan.pipelines.recipe import closing_lines, step_records
 
 _PREVIEW_ROWS = 3
 _CELL_CHARACTERS = 600
@@ -89,7 +89,7 @@ def write_report(run_path: Path) -> Path:
             _preview(file) for suffix in ("parquet", "jsonl") for file in sorted(run_path.glob(f"*.{suffix}"))
         ],
         steps=[step for step in steps if step["state"] == "done"],
-        closing=[line.replace("{run}", str(run_path)) for line in config.get("closing", [])],
+        closing=closing_lines(run_path),
         version=__version__,
         path=run_path,
     )
