@@ -282,6 +282,7 @@ def test_chat_at_a_terminal(tiny_chat_model, tmp_path):
         terminal.wait_for("(stopped)")
         assert terminal.process.poll() is None
         terminal.wait_for("> ")
+        time.sleep(1)  # a signal between the prompt and the wait for a key would only count at that key
         os.kill(terminal.process.pid, signal.SIGINT)  # nothing to stop: the conversation stays
         terminal.wait_for("leaves)")
         terminal.wait_for("> ")
