@@ -75,3 +75,11 @@ def test_a_config_file_stands_for_flags_and_flags_win(tmp_path: Path) -> None:
     done = fullspan("doctor", "--config", str(file))
     assert done.returncode == 2
     assert "DoctorConfig has no option 'colour'" in done.stderr
+
+
+def test_a_terminal_that_cannot_show_a_character_shows_a_question_mark() -> None:
+    words = [sys.executable, "-m", "fullspan", "dé"]
+    environment = {"PYTHONIOENCODING": "ascii", "PATH": ""}
+    done = subprocess.run(words, capture_output=True, text=True, env=environment)
+    assert done.returncode == 2
+    assert "no command named 'd?'" in done.stderr

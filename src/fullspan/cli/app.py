@@ -106,6 +106,9 @@ def _root(
 
 def main() -> None:
     """Run the command line; an error ends in a message and a hint, never in a bare traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that cannot show a character shows a question mark; an answer is not lost for it.
+        stream.reconfigure(errors="replace")  # type: ignore[union-attr]
     # The flag is read here too, so that it works for errors in the options themselves.
     debug = "--debug" in sys.argv[1:]
     sys.argv[1:] = [*(["--debug"] if debug else []), *(word for word in sys.argv[1:] if word != "--debug")]
