@@ -4,7 +4,8 @@ Everything that is not a matrix product happens here, each thing in one pass ove
 "half" arrays in one of two dtypes: uint16, whose values are the bits of bfloat16 (Numba has no such type),
 or float32. Sums are float32. Every kernel works on the rows ``first <= row < last`` and releases the GIL,
 so a caller can give parts of the rows to several threads. All arrays are C-contiguous: a kernel takes the
-whole buffer and the number of columns that it works on, since strides stop LLVM from vectorising.
+whole buffer and the number of columns that it works on, since strides stop LLVM from vectorising. So does
+an index ``start + j``, which Numba takes to be possibly negative: parts of a row are sliced first.
 
 All kernels are in this one file because Numba's disk cache does not notice edits in imported files.
 
@@ -25,11 +26,17 @@ from numba.extending import intrinsic
 # The order is fixed when the kernel is compiled, so results are the same in every call.
 _FAST = {"nnan", "ninf", "nsz", "arcp", "contract", "afn", "reassoc"}
 _intrinsic: Any = intrinsic  # untyped
-_OPTIONS: dict[str, Any] = {"fastmath": _FAST, "cache": True, "error_model": "numpy", "nogil": True}
+OPTIONS: dict[str, Any] = {"fastmath": _FAST, "cache": True, "error_model": "numpy", "nogil": True}
+
+
+def _use_full_vectors(builder: Any) -> None:
+    """Let LLVM use 512-bit vectors where the CPU has them; it prefers 256 for the sake of older ones."""
+    # llvmlite's `add` refuses attributes that it does not know.
+    set.add(builder.function.attributes, '"prefer-vector-width"="512"')
 
 
 @_intrinsic
-def _wide(typing_context: Any, value: Any) -> Any:
+def wide(typing_context: Any, value: Any) -> Any:
     """Float32 value of a half: bfloat16 bits become the upper half of a float32."""
     if value == types.float32:
         return types.float32(types.float32), lambda context, builder, signature, arguments: arguments[0]
@@ -37,6 +44,7 @@ def _wide(typing_context: Any, value: Any) -> Any:
         return None
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        _use_full_vectors(builder)
         word = builder.zext(arguments[0], ir.IntType(32))
         return builder.bitcast(builder.shl(word, ir.Constant(ir.IntType(32), 16)), ir.FloatType())
 
@@ -44,7 +52,7 @@ def _wide(typing_context: Any, value: Any) -> Any:
 
 
 @_intrinsic
-def _half(typing_context: Any, like: Any, value: Any) -> Any:
+def to_half(typing_context: Any, like: Any, value: Any) -> Any:
     """`value` as an element of the array `like`; to bfloat16 it is rounded to nearest, ties to even."""
     if not isinstance(like, types.Array) or value != types.float32:
         return None
@@ -52,6 +60,7 @@ def _half(typing_context: Any, like: Any, value: Any) -> Any:
         return types.float32(like, value), lambda context, builder, signature, arguments: arguments[1]
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        _use_full_vectors(builder)
         word, constant = ir.IntType(32), ir.Constant
         bits = builder.bitcast(arguments[1], word)
         sixteen = constant(word, 16)
@@ -72,7 +81,17 @@ def _float_of_bits(typing_context: Any, bits: Any) -> Any:
     return types.float32(types.int32), generate
 
 
-@njit(**_OPTIONS)
+@_intrinsic
+def bits_of_float(typing_context: Any, value: Any) -> Any:
+    """The bits of a float32 as uint32."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(arguments[0], ir.IntType(32))
+
+    return types.uint32(types.float32), generate
+
+
+@njit(**OPTIONS)
 def exp(x: Any) -> Any:
     """exp(x) of a float32 to about 2e-7; vectorises, which the library's does not.
 
@@ -91,7 +110,38 @@ def exp(x: Any) -> Any:
     return p * _float_of_bits(np.int32((np.int32(n) + np.int32(127)) << np.int32(23)))
 
 
-@njit(**_OPTIONS)
+@_intrinsic
+def ordered(typing_context: Any, value: Any) -> Any:
+    """An int32 with the order of a float32: LLVM vectorises the maximum of integers, not that of floats.
+
+    Applied to the bits of such an integer it gives the float back (`from_ordered`).
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        _use_full_vectors(builder)
+        return _flip_negative(builder, builder.bitcast(arguments[0], ir.IntType(32)))
+
+    return types.int32(types.float32), generate
+
+
+@_intrinsic
+def from_ordered(typing_context: Any, key: Any) -> Any:
+    """The float32 of an int32 made by `ordered`."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(_flip_negative(builder, arguments[0]), ir.FloatType())
+
+    return types.float32(types.int32), generate
+
+
+def _flip_negative(builder: Any, bits: Any) -> Any:
+    # The magnitude bits of negative numbers are inverted: larger magnitudes come first.
+    word = ir.IntType(32)
+    sign = builder.ashr(bits, ir.Constant(word, 31))
+    return builder.xor(bits, builder.and_(sign, ir.Constant(word, 0x7FFFFFFF)))
+
+
+@njit(**OPTIONS)
 def embed(table: Any, ids: Any, x: Any, first: int, last: int) -> None:
     """x[i] = table[ids[i]]; rows with an id of -1 are padding and become 0.
 
@@ -100,10 +150,10 @@ def embed(table: Any, ids: Any, x: Any, first: int, last: int) -> None:
     for i in range(first, last):
         token = ids[i]
         for j in range(x.shape[1]):
-            x[i, j] = _wide(table[token, j]) if token >= 0 else np.float32(0)
+            x[i, j] = wide(table[token, j]) if token >= 0 else np.float32(0)
 
 
-@njit(**_OPTIONS)
+@njit(**OPTIONS)
 def add_norm(
     x: Any,
     branch: Any,
@@ -126,7 +176,7 @@ def add_norm(
         total = np.float32(0)
         if add:
             for j in range(d):
-                value = x[i, j] + _wide(branch[i, j])
+                value = x[i, j] + wide(branch[i, j])
                 x[i, j] = value
                 total += value * value
         else:
@@ -135,20 +185,20 @@ def add_norm(
         scale = np.float32(1) / np.float32(math.sqrt(total / np.float32(d) + eps))
         scales[i] = scale
         for j in range(d):
-            out[i, j] = _half(out, x[i, j] * scale * gain[j])
-            saved[i, j] = _half(saved, x[i, j])
+            out[i, j] = to_half(out, x[i, j] * scale * gain[j])
+            saved[i, j] = to_half(saved, x[i, j])
 
 
-@njit(**_OPTIONS)
+@njit(**OPTIONS)
 def norm_again(saved: Any, gain: Any, scales: Any, out: Any, first: int, last: int) -> None:
     """The out of `add_norm` once more, from what it saved."""
     for i in range(first, last):
         scale = scales[i]
         for j in range(saved.shape[1]):
-            out[i, j] = _half(out, _wide(saved[i, j]) * scale * gain[j])
+            out[i, j] = to_half(out, wide(saved[i, j]) * scale * gain[j])
 
 
-@njit(**_OPTIONS)
+@njit(**OPTIONS)
 def norm_backward(
     saved: Any, gain: Any, scales: Any, d_out: Any, d_x: Any, d_branch: Any, first: int, last: int
 ) -> None:
@@ -163,15 +213,15 @@ def norm_backward(
         scale = scales[i]
         total = np.float32(0)
         for j in range(d):
-            total += _wide(d_out[i, j]) * gain[j] * _wide(saved[i, j])
+            total += wide(d_out[i, j]) * gain[j] * wide(saved[i, j])
         back = total * scale * scale * scale / np.float32(d)
         for j in range(d):
-            value = d_x[i, j] + _wide(d_out[i, j]) * gain[j] * scale - _wide(saved[i, j]) * back
+            value = d_x[i, j] + wide(d_out[i, j]) * gain[j] * scale - wide(saved[i, j]) * back
             d_x[i, j] = value
-            d_branch[i, j] = _half(d_branch, value)
+            d_branch[i, j] = to_half(d_branch, value)
 
 
-@njit(**_OPTIONS)
+@njit(**OPTIONS)
 def rotate(x: Any, n_heads: int, cos: Any, sin: Any, first: int, last: int) -> None:
     """Rotate the first `n_heads` heads of each row in place (half-split RoPE); with -sin it is the way back.
 
@@ -180,43 +230,46 @@ def rotate(x: Any, n_heads: int, cos: Any, sin: Any, first: int, last: int) -> N
     half = cos.shape[1]
     for i in range(first, last):
         for head in range(n_heads):
-            a0 = head * 2 * half
-            b0 = a0 + half
+            start = head * 2 * half
+            left, right = x[i, start : start + half], x[i, start + half : start + 2 * half]
             for j in range(half):
-                a = _wide(x[i, a0 + j])
-                b = _wide(x[i, b0 + j])
-                x[i, a0 + j] = _half(x, a * cos[i, j] - b * sin[i, j])
-                x[i, b0 + j] = _half(x, b * cos[i, j] + a * sin[i, j])
+                a = wide(left[j])
+                b = wide(right[j])
+                left[j] = to_half(x, a * cos[i, j] - b * sin[i, j])
+                right[j] = to_half(x, b * cos[i, j] + a * sin[i, j])
 
 
-@njit(**_OPTIONS)
+@njit(**OPTIONS)
 def swiglu(gate_up: Any, out: Any, n: int, first: int, last: int) -> None:
     """out = silu(gate) * up with gate_up half [M, 2 F] = [gate, up], n = F, out half [M, >= F]."""
     for i in range(first, last):
+        gates, ups = gate_up[i, :n], gate_up[i, n : 2 * n]
         for j in range(n):
-            gate = _wide(gate_up[i, j])
-            out[i, j] = _half(out, gate / (np.float32(1) + exp(-gate)) * _wide(gate_up[i, n + j]))
+            gate = wide(gates[j])
+            out[i, j] = to_half(out, gate / (np.float32(1) + exp(-gate)) * wide(ups[j]))
 
 
-@njit(**_OPTIONS)
+@njit(**OPTIONS)
 def swiglu_backward(gate_up: Any, d_out: Any, d_gate_up: Any, n: int, first: int, last: int) -> None:
     """d_gate_up from d_out, and d_out becomes the forward result, which the gradient of A needs.
 
     gate_up half [M, 2 F], d_out half [M, >= F], d_gate_up half [M, >= 2 F], n = F.
     """
     for i in range(first, last):
+        gates, ups = gate_up[i, :n], gate_up[i, n : 2 * n]
+        d_gates, d_ups = d_gate_up[i, :n], d_gate_up[i, n : 2 * n]
         for j in range(n):
-            gate = _wide(gate_up[i, j])
-            up = _wide(gate_up[i, n + j])
-            d = _wide(d_out[i, j])
+            gate = wide(gates[j])
+            up = wide(ups[j])
+            d = wide(d_out[i, j])
             sigmoid = np.float32(1) / (np.float32(1) + exp(-gate))
             silu = gate * sigmoid
-            d_gate_up[i, j] = _half(d_gate_up, d * up * (sigmoid + silu * (np.float32(1) - sigmoid)))
-            d_gate_up[i, n + j] = _half(d_gate_up, d * silu)
-            d_out[i, j] = _half(d_out, silu * up)
+            d_gates[j] = to_half(d_gate_up, d * up * (sigmoid + silu * (np.float32(1) - sigmoid)))
+            d_ups[j] = to_half(d_gate_up, d * silu)
+            d_out[i, j] = to_half(d_out, silu * up)
 
 
-@njit(**_OPTIONS)
+@njit(**OPTIONS)
 def cross_entropy(logits: Any, labels: Any, losses: Any, backward: bool, first: int, last: int) -> None:
     """Loss of each row, and (where `backward`) the logits become its gradient, softmax minus one-hot.
 
@@ -224,24 +277,25 @@ def cross_entropy(logits: Any, labels: Any, losses: Any, backward: bool, first: 
     """
     n = logits.shape[1]
     for i in range(first, last):
-        top = np.float32(-3e38)
+        largest = np.int32(-0x80000000)
         for j in range(n):
-            top = max(top, _wide(logits[i, j]))
+            largest = max(largest, ordered(wide(logits[i, j])))
+        top = from_ordered(largest)
         total = np.float32(0)
         for j in range(n):
-            total += exp(_wide(logits[i, j]) - top)
+            total += exp(wide(logits[i, j]) - top)
         label = labels[i]
-        target = _wide(logits[i, label])
+        target = wide(logits[i, label])
         losses[i] = np.float32(math.log(total)) - (target - top)
         if backward:
             inverse = np.float32(1) / total
             for j in range(n):
-                logits[i, j] = _half(logits, exp(_wide(logits[i, j]) - top) * inverse)
+                logits[i, j] = to_half(logits, exp(wide(logits[i, j]) - top) * inverse)
             # p - 1 from the float32 p: near 1 the rounded one would lose the difference.
-            logits[i, label] = _half(logits, np.float32(exp(target - top) * inverse - np.float32(1)))
+            logits[i, label] = to_half(logits, np.float32(exp(target - top) * inverse - np.float32(1)))
 
 
-@njit(**_OPTIONS)
+@njit(**OPTIONS)
 def gather_heads(x: Any, rows: Any, column: int, out: Any, first: int, last: int) -> None:
     """out[h, t] = head h of row rows[t]; what `rows` does not reach is 0. Works on heads, not on rows.
 
@@ -251,15 +305,15 @@ def gather_heads(x: Any, rows: Any, column: int, out: Any, first: int, last: int
     for h in range(first, last):
         start = column + h * d
         for t in range(n):
-            row = rows[t]
+            row = x[rows[t], start : start + d]
             for j in range(d):
-                out[h, t, j] = _wide(x[row, start + j])
+                out[h, t, j] = wide(row[j])
         for t in range(n, out.shape[1]):
             for j in range(d):
                 out[h, t, j] = np.float32(0)
 
 
-@njit(**_OPTIONS)
+@njit(**OPTIONS)
 def scatter_heads(x: Any, skip: int, rows: Any, column: int, out: Any, first: int, last: int) -> None:
     """The way back: head h of row rows[t] of out = x[h, skip + t].
 
@@ -269,12 +323,12 @@ def scatter_heads(x: Any, skip: int, rows: Any, column: int, out: Any, first: in
     for h in range(first, last):
         start = column + h * d
         for t in range(rows.shape[0]):
-            row = rows[t]
+            row, source = out[rows[t], start : start + d], x[h, skip + t]
             for j in range(d):
-                out[row, start + j] = _half(out, x[h, skip + t, j])
+                row[j] = to_half(out, source[j])
 
 
-@njit(**_OPTIONS)
+@njit(**OPTIONS)
 def causal_softmax(
     scores: Any,
     factor: Any,
@@ -294,10 +348,10 @@ def causal_softmax(
         for t in range(scores.shape[1]):
             n = n_before + t + 1 if t < n_queries else 0
             row = scores[h, t]
-            top = np.float32(-3e38)
+            largest = np.int32(-0x80000000)
             for j in range(n):
-                top = max(top, row[j])
-            top = top * factor
+                largest = max(largest, ordered(row[j]))
+            top = from_ordered(largest) * factor
             total = np.float32(0)
             for j in range(n):
                 value = exp(row[j] * factor - top)
@@ -312,7 +366,7 @@ def causal_softmax(
                 row[j] = np.float32(0)
 
 
-@njit(**_OPTIONS)
+@njit(**OPTIONS)
 def causal_softmax_backward(
     scores: Any,
     d_weights: Any,

@@ -32,7 +32,7 @@ from fullspan.core.errors import ConfigError
 from fullspan.models.llama import Block, Llama
 from fullspan.text.packing import Batch
 from fullspan.training import _kernels
-from fullspan.training.fused_attention import SegmentAttention
+from fullspan.training.fused_attention import make_attention
 from fullspan.training.fused_buffers import Arena, Half, Rows
 from fullspan.training.fused_layers import (
     FusedBlock,
@@ -198,8 +198,7 @@ class FusedStep:
         with _bfloat16_inside(self._dtype == torch.bfloat16):
             if self._pool is None or len(shards) == 1:
                 # One shard has all of torch's threads, and its kernels run on the pool's.
-                rows = Rows(self._pool, self._threads)
-                lane = Lane(self._lanes[0].arena, self._lanes[0].attention.on(rows), rows)
+                lane = self._lane(self._lanes[0].arena, Rows(self._pool, self._threads))
                 return [self._shard(shards[0], rotations[0], lane, backward)]
             waiting = [
                 self._pool.submit(self._shard, shard, rotation, lane, backward)
@@ -228,13 +227,12 @@ class FusedStep:
             for done in [self._pool.submit(set_threads) for _ in range(n_lanes)]:
                 done.result()
             torch.set_num_threads(n_threads)  # torch also keeps the last number as that of new threads
+        self._lanes = [self._lane(Arena(self._dtype), Rows()) for _ in range(n_lanes)]
+
+    def _lane(self, arena: Arena, rows: Rows) -> Lane:
         config = self.model.config
-        rows = Rows()
-        self._lanes = []
-        for _ in range(n_lanes):
-            arena = Arena(self._dtype)
-            attention = SegmentAttention(config.n_heads, config.n_kv_heads, config.head_dim, rows, arena)
-            self._lanes.append(Lane(arena, attention, rows))
+        attention = make_attention(config.n_heads, config.n_kv_heads, config.head_dim, rows, arena)
+        return Lane(arena, attention, rows)
 
     @torch.inference_mode()
     def _shard(self, shard: Shard, rotation: Rotation, lane: Lane, backward: bool) -> _Result:

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fullspan.training import _kernels
+from fullspan.training import _amx, _amx_kernels, _kernels
 from fullspan.training.fused_buffers import Arena, Half, Rows
-from fullspan.training.fused_plan import ROW_MULTIPLE, Piece
+from fullspan.training.fused_plan import ROW_MULTIPLE, Piece, Shard
 
 QUERY_BLOCK = 256
 """Queries whose scores exist at a time, so that a long segment needs no [T, T] matrix."""
@@ -44,13 +44,9 @@ class SegmentAttention:
         self.value_column = self.key_column + n_kv_heads * head_dim
         self.arena = arena
 
-    def on(self, rows: Rows) -> SegmentAttention:
-        """The same memory, with kernels run by `rows`."""
-        return SegmentAttention(self.n_heads, self.n_kv_heads, self.head_dim, rows, self.arena)
-
-    def forward(self, pieces: list[Piece], qkv: Half, out: Half, normalisers: Tensor) -> None:
+    def forward(self, shard: Shard, qkv: Half, out: Half, normalisers: Tensor) -> None:
         """out half [M, >= H D] from qkv half [M, (H + 2 K) D]; normalisers float32 [H, M] are kept."""
-        for piece in pieces:
+        for piece in shard.pieces:
             k, v = self._keys_values(piece, qkv)
             for start in range(0, len(piece.own_rows), QUERY_BLOCK):
                 rows = piece.own_rows[start : start + QUERY_BLOCK]
@@ -71,11 +67,11 @@ class SegmentAttention:
                 torch.bmm(scores, v[:, : scores.shape[2]], out=self._grouped(attended))
                 self.rows(_kernels.scatter_heads, self.n_heads, attended.numpy(), 0, rows, 0, out.values)
 
-    def backward(self, pieces: list[Piece], qkv: Half, d_out: Half, normalisers: Tensor, d_qkv: Half) -> None:
+    def backward(self, shard: Shard, qkv: Half, d_out: Half, normalisers: Tensor, d_qkv: Half) -> None:
         """d_qkv half [M, >= (H + 2 K) D] from d_out half [M, >= H D]."""
         shared: tuple[Tensor, Tensor] | None = None
         # The prefix comes last: its keys collect the gradients of all the other pieces.
-        for piece in reversed(pieces):
+        for piece in reversed(shard.pieces):
             k, v = self._keys_values(piece, qkv)
             d_k, d_v = self._like("d_k", k).zero_(), self._like("d_v", v).zero_()
             for start in range(0, len(piece.own_rows), QUERY_BLOCK):
@@ -160,3 +156,58 @@ class SegmentAttention:
 
     def _like(self, name: str, x: Tensor) -> Tensor:
         return self.arena.floats(name, x.shape[0], x.shape[1], x.shape[2])
+
+
+class TileAttention:
+    """The same in one kernel, on CPUs with AMX (see `_amx_kernels`), for bfloat16 and a head_dim of 32 n."""
+
+    def __init__(self, n_heads: int, n_kv_heads: int, head_dim: int, rows: Rows) -> None:
+        self.n_kv_heads = n_kv_heads
+        self.head_dim = head_dim
+        self.group = n_heads // n_kv_heads
+        self.columns = (n_heads * head_dim, (n_heads + n_kv_heads) * head_dim)
+        self.factor = np.float32(1 / math.sqrt(head_dim))
+        self.rows = rows
+
+    def forward(self, shard: Shard, qkv: Half, out: Half, normalisers: Tensor) -> None:
+        """out half [M, >= H D] from qkv half [M, (H + 2 K) D]; normalisers float32 [H, M] are kept."""
+        self.rows(
+            _amx_kernels.attend,
+            self.n_kv_heads,
+            qkv.values,
+            *shard.flat_pieces,
+            self.group,
+            self.columns,
+            self.head_dim,
+            self.factor,
+            out.values,
+            normalisers.numpy(),
+        )
+
+    def backward(self, shard: Shard, qkv: Half, d_out: Half, normalisers: Tensor, d_qkv: Half) -> None:
+        """d_qkv half [M, >= (H + 2 K) D] from d_out half [M, >= H D]."""
+        n_shared = int(shard.flat_pieces[2].max())
+        self.rows(
+            _amx_kernels.attend_backward,
+            self.n_kv_heads,
+            qkv.values,
+            *shard.flat_pieces,
+            self.group,
+            self.columns,
+            self.head_dim,
+            self.factor,
+            d_out.values,
+            normalisers.numpy(),
+            d_qkv.values,
+            np.zeros((2, self.n_kv_heads, n_shared, self.head_dim), np.float32),
+        )
+
+
+Attention = SegmentAttention | TileAttention
+
+
+def make_attention(n_heads: int, n_kv_heads: int, head_dim: int, rows: Rows, arena: Arena) -> Attention:
+    """The faster one that this CPU can run for the arena's dtype."""
+    if arena.dtype == torch.bfloat16 and head_dim % ROW_MULTIPLE == 0 and _amx.available():
+        return TileAttention(n_heads, n_kv_heads, head_dim, rows)
+    return SegmentAttention(n_heads, n_kv_heads, head_dim, rows, arena)

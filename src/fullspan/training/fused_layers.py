@@ -17,7 +17,7 @@ from fullspan.adapters.lora import LoRALinear
 from fullspan.models.llama import Block
 from fullspan.nn.norms import RMSNorm
 from fullspan.training import _kernels
-from fullspan.training.fused_attention import SegmentAttention
+from fullspan.training.fused_attention import Attention
 from fullspan.training.fused_buffers import Arena, Half, Rows
 from fullspan.training.fused_plan import Shard
 
@@ -138,7 +138,7 @@ class Lane:
     """What one thread works with: its memory, its attention, and how it runs row kernels."""
 
     arena: Arena
-    attention: SegmentAttention
+    attention: Attention
     rows: Rows
 
 
@@ -229,7 +229,7 @@ class FusedBlock:
         self.norm1.forward(lane.rows, x, branch, saved.x, saved.scales, scratch.normed)
         self.qkv.forward(scratch.normed.tensor, saved.low, saved.qkv.tensor)
         lane.rows(_kernels.rotate, n, saved.qkv.values, self.n_rotated, rotation.cos, rotation.sin)
-        lane.attention.forward(shard.pieces, saved.qkv, out, saved.normalisers)
+        lane.attention.forward(shard, saved.qkv, out, saved.normalisers)
         out.tensor[shard.n_tokens :].zero_()
 
     def feed_forward(self, lane: Lane, x: Tensor, saved: SavedFeedForward, scratch: Scratch) -> None:
@@ -286,7 +286,7 @@ class FusedBlock:
         Without `d_x` only the latter: the first block's input are the frozen embeddings.
         """
         d_qkv = scratch.d_qkv
-        lane.attention.backward(shard.pieces, saved.qkv, d_attended, saved.normalisers, d_qkv)
+        lane.attention.backward(shard, saved.qkv, d_attended, saved.normalisers, d_qkv)
         d_qkv.tensor[shard.n_tokens :].zero_()
         lane.rows(
             _kernels.rotate, scratch.n_rows, d_qkv.values, self.n_rotated, rotation.cos, rotation.minus_sin

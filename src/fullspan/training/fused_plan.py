@@ -7,6 +7,7 @@ a shard computes them once, and its other tokens see their keys and values.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,6 +69,14 @@ class Shard:
     pieces: list[Piece]
     rows: Int64s
     targets: Int64s
+
+    @functools.cached_property
+    def flat_pieces(self) -> tuple[Int64s, Int64s, Int64s]:
+        """The pieces as arrays: all key_rows, where those of each begin (and the end), n_before."""
+        lengths = [len(piece.key_rows) for piece in self.pieces]
+        starts = np.concatenate([[0], np.cumsum(lengths)])
+        befores = np.array([piece.n_before for piece in self.pieces])
+        return np.concatenate([piece.key_rows for piece in self.pieces]), starts, befores
 
 
 @dataclass(frozen=True)

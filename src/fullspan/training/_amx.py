@@ -1,0 +1,294 @@
+# mypy: allow-untyped-decorators, allow-untyped-calls
+"""AMX from Numba: tile intrinsics, a block product, and the packing of its operands.
+
+AMX multiplies tiles of 16 rows by 64 bytes: C (16x16 float32) += A (16x32 bfloat16) B, where row k of B holds
+the pairs (b[2k, n], b[2k + 1, n]) of 16 columns n as 32-bit words. Packing an operand of such a product is:
+
+- *zipped*: two rows of a matrix become one row of words, for B as it stands;
+- *turned*: a matrix read as words, transposed, for B = (that matrix)ᵀ.
+
+Conversions come from `_kernels`, and `_amx_kernels` takes both: Numba's disk cache does not notice edits in
+imported files, so touch that file after one.
+
+Shapes: D head_dim; halves are bfloat16 as uint16, words uint32.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import platform
+import sys
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
+
+from fullspan.core.device import cpu_features
+from fullspan.training._kernels import OPTIONS, to_half
+
+BLOCK = 32
+_literal: Any = intrinsic(prefer_literal=True)
+
+
+@functools.cache
+def available() -> bool:
+    """Whether the CPU has AMX for bfloat16 and the system lets this process use it."""
+    if sys.platform != "linux" or platform.machine() != "x86_64" or "amx_bf16" not in cpu_features():
+        return False
+    arch_prctl, request_permission, tile_data = 158, 0x1023, 18
+    return int(ctypes.CDLL(None).syscall(arch_prctl, request_permission, tile_data)) == 0
+
+
+def _call(builder: Any, name: str, *arguments: Any) -> None:
+    kind = ir.FunctionType(ir.VoidType(), [argument.type for argument in arguments])
+    function = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
+    builder.call(function, arguments)
+
+
+def _tile(number: Any) -> Any:
+    return ir.Constant(ir.IntType(8), number.literal_value)
+
+
+def _pointer(builder: Any, place: Any) -> Any:
+    return builder.inttoptr(place, ir.IntType(8).as_pointer())
+
+
+@_literal
+def _configure(typing_context: Any, place: Any) -> Any:
+    """Take the tile configuration of 64 bytes at `place`."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        _call(builder, "llvm.x86.ldtilecfg", _pointer(builder, arguments[0]))
+        return context.get_dummy_value()
+
+    return types.void(types.int64), generate
+
+
+@_literal
+def release(typing_context: Any) -> Any:
+    """Give the tiles back, so that a context switch need not save them."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        _call(builder, "llvm.x86.tilerelease")
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
+@_literal
+def _zero(typing_context: Any, tile: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        _call(builder, "llvm.x86.tilezero", _tile(tile))
+        return context.get_dummy_value()
+
+    return types.void(tile), generate
+
+
+@_literal
+def _load(typing_context: Any, tile: Any, place: Any, stride: Any) -> Any:
+    """Load 16 rows of 64 bytes, `stride` bytes apart."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        name = "llvm.x86.tileloadd64"
+        _call(builder, name, _tile(tile), _pointer(builder, arguments[1]), arguments[2])
+        return context.get_dummy_value()
+
+    return types.void(tile, types.int64, types.int64), generate
+
+
+@_literal
+def _store(typing_context: Any, tile: Any, place: Any, stride: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        name = "llvm.x86.tilestored64"
+        _call(builder, name, _tile(tile), _pointer(builder, arguments[1]), arguments[2])
+        return context.get_dummy_value()
+
+    return types.void(tile, types.int64, types.int64), generate
+
+
+@_literal
+def _multiply(typing_context: Any, c: Any, a: Any, b: Any) -> Any:
+    """Tile c += tile a times tile b."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        _call(builder, "llvm.x86.tdpbf16ps", _tile(c), _tile(a), _tile(b))
+        return context.get_dummy_value()
+
+    return types.void(c, a, b), generate
+
+
+def _element(builder: Any, base: Any, index: Any, bits: int) -> Any:
+    return builder.gep(builder.inttoptr(base, ir.IntType(bits).as_pointer()), [index])
+
+
+@_literal
+def half_at(typing_context: Any, base: Any, index: Any) -> Any:
+    """The half number `index` after the address `base`.
+
+    Slices of rows would count references, which costs more than the copies that are made here.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.load(_element(builder, arguments[0], arguments[1], 16))
+
+    return types.uint16(types.int64, types.int64), generate
+
+
+@_literal
+def word_at(typing_context: Any, base: Any, index: Any) -> Any:
+    """The word number `index` after the address `base`."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.load(_element(builder, arguments[0], arguments[1], 32))
+
+    return types.uint32(types.int64, types.int64), generate
+
+
+@_literal
+def put_half(typing_context: Any, base: Any, index: Any, value: Any) -> Any:
+    """Store the half number `index` after the address `base`."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        builder.store(arguments[2], _element(builder, arguments[0], arguments[1], 16))
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.uint16), generate
+
+
+@njit(**OPTIONS)
+def address(x: Any) -> Any:
+    """Signed, since Numba makes a float of the sum of an unsigned and a signed number."""
+    return np.int64(x.ctypes.data)
+
+
+@njit(**OPTIONS)
+def begin() -> None:
+    """Configure all eight tiles as 16 rows of 64 bytes."""
+    configuration = np.zeros(64, np.uint8)
+    configuration[0] = 1  # palette
+    for tile in range(8):
+        configuration[16 + 2 * tile] = 64
+        configuration[48 + tile] = 16
+    _configure(address(configuration))
+
+
+@njit(**OPTIONS)
+def product(
+    a: int, a_row: int, b: int, b_row: int, c: int, c_row: int, n_steps: int, accumulate: bool
+) -> None:
+    """C [32, 32] float32 (+)= A [32, 32 n_steps] bfloat16 times B of 16 n_steps packed rows of words.
+
+    a, b, c are addresses; a_row, b_row, c_row bytes from row to row.
+    """
+    if accumulate:
+        _load(0, c, c_row)
+        _load(1, c + 64, c_row)
+        _load(2, c + 16 * c_row, c_row)
+        _load(3, c + 16 * c_row + 64, c_row)
+    else:
+        _zero(0)
+        _zero(1)
+        _zero(2)
+        _zero(3)
+    for _ in range(n_steps):
+        _load(4, a, a_row)
+        _load(5, a + 16 * a_row, a_row)
+        _load(6, b, b_row)
+        _load(7, b + 64, b_row)
+        _multiply(0, 4, 6)
+        _multiply(1, 4, 7)
+        _multiply(2, 5, 6)
+        _multiply(3, 5, 7)
+        a += 64
+        b += 16 * b_row
+    _store(0, c, c_row)
+    _store(1, c + 64, c_row)
+    _store(2, c + 16 * c_row, c_row)
+    _store(3, c + 16 * c_row + 64, c_row)
+
+
+@njit(**OPTIONS)
+def _bytes(n: int, skew: int) -> Any:
+    """`n` bytes that begin at a cache line, `skew` bytes later than they could."""
+    raw = np.empty(n + skew + 64, np.uint8)
+    start = (-raw.ctypes.data & 63) + skew
+    return raw[start : start + n]
+
+
+@njit(**OPTIONS)
+def words(n_rows: int, n_columns: int) -> Any:
+    return _bytes(4 * n_rows * n_columns, 0).view(np.uint32).reshape(n_rows, n_columns)
+
+
+@njit(**OPTIONS)
+def floats(n_rows: int, n_columns: int, skew: int = 0) -> Any:
+    return _bytes(4 * n_rows * n_columns, skew).view(np.float32).reshape(n_rows, n_columns)
+
+
+@njit(**OPTIONS)
+def halves(n_rows: int, n_columns: int) -> Any:
+    return _bytes(2 * n_rows * n_columns, 0).view(np.uint16).reshape(n_rows, n_columns)
+
+
+@njit(**OPTIONS)
+def padded(n: int) -> int:
+    return (n + BLOCK - 1) // BLOCK * BLOCK
+
+
+@njit(**OPTIONS)
+def turn(x: Any, rows: Any, column: int, n: int, out: Any) -> None:
+    """out[k, s] = the words of row rows[s] of x, from `column` on; out words [D / 2, >= n]; 0 past `rows`."""
+    for s in range(n):
+        if s < rows.shape[0]:
+            row = address(x) + 2 * (rows[s] * x.shape[1] + column)
+            for k in range(out.shape[0]):
+                out[k, s] = word_at(row, k)
+        else:
+            for k in range(out.shape[0]):
+                out[k, s] = np.uint32(0)
+
+
+@njit(**OPTIONS)
+def zip_rows(x: Any, rows: Any, column: int, n: int, out: Any) -> None:
+    """out[s, j] = (x[rows[2 s], j], x[rows[2 s + 1], j]) from `column` on; out words [>= n / 2, D]."""
+    sixteen = np.uint32(16)
+    for s in range(n // 2):
+        t = 2 * s
+        if t + 1 < rows.shape[0]:
+            low = address(x) + 2 * (rows[t] * x.shape[1] + column)
+            high = address(x) + 2 * (rows[t + 1] * x.shape[1] + column)
+            for j in range(out.shape[1]):
+                out[s, j] = np.uint32(half_at(low, j)) | (np.uint32(half_at(high, j)) << sixteen)
+        elif t < rows.shape[0]:
+            low = address(x) + 2 * (rows[t] * x.shape[1] + column)
+            for j in range(out.shape[1]):
+                out[s, j] = np.uint32(half_at(low, j))
+        else:
+            for j in range(out.shape[1]):
+                out[s, j] = np.uint32(0)
+
+
+@njit(**OPTIONS)
+def copy_rows(x: Any, rows: Any, column: int, out: Any) -> None:
+    """out[t] = row rows[t] of x from `column` on; out halves [32, D]; 0 past `rows`."""
+    for t in range(BLOCK):
+        if t < rows.shape[0]:
+            row = address(x) + 2 * (rows[t] * x.shape[1] + column)
+            for j in range(out.shape[1]):
+                out[t, j] = half_at(row, j)
+        else:
+            for j in range(out.shape[1]):
+                out[t, j] = np.uint16(0)
+
+
+@njit(**OPTIONS)
+def write_rows(x: Any, divisors: Any, rows: Any, column: int, out: Any) -> None:
+    """Row rows[t] of out from `column` on = x[t] / divisors[t, 0]; x float32 [32, D]."""
+    for t in range(rows.shape[0]):
+        row = address(out) + 2 * (rows[t] * out.shape[1] + column)
+        scale = np.float32(1) / divisors[t, 0]
+        for j in range(x.shape[1]):
+            put_half(row, j, to_half(out, x[t, j] * scale))
