@@ -63,6 +63,11 @@ def test_options_out_of_range_are_named(model, options, named):
         model.generate("Hello", **options)
 
 
+def test_none_as_stop_is_no_stop_string(model):
+    with_none = model.generate("Hello", max_tokens=3, stop=None)
+    assert with_none.token_ids == model.generate("Hello", max_tokens=3).token_ids
+
+
 def test_empty_prompt(model):
     with pytest.raises(DataError, match="the prompt is empty"):
         model.generate("")

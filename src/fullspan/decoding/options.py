@@ -78,12 +78,12 @@ class Options(TypedDict, total=False):
     min_p: float | None
     repetition_penalty: float
     max_tokens: int
-    stop: str | Sequence[str]
+    stop: str | Sequence[str] | None
     seed: int | None
 
 
 def options_from(keywords: Options) -> GenerationOptions:
-    """Validate keyword arguments; one stop string may be given bare.
+    """Validate keyword arguments; one stop string may be given bare, and None is no stop string.
 
     Raises
     ------
@@ -95,5 +95,6 @@ def options_from(keywords: Options) -> GenerationOptions:
     >>> options_from({"stop": "END", "max_tokens": 8}).stop
     ('END',)
     """
-    stop = keywords.get("stop", ())
-    return GenerationOptions.build({**keywords, "stop": (stop,) if isinstance(stop, str) else tuple(stop)})
+    stop = keywords.get("stop")
+    stops = (stop,) if isinstance(stop, str) else tuple(stop or ())
+    return GenerationOptions.build({**keywords, "stop": stops})
