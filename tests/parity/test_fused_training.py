@@ -243,7 +243,9 @@ def test_smollm2(smollm2_path: Path) -> None:
     expected_loss, expected = run(AutogradStep(half_weights(model, torch.float32)), batch)
     _, autocast = run(AutogradStep(half_weights(model, torch.bfloat16)), batch)
     loss, gradients = run(FusedStep(model), batch)
-    assert loss == pytest.approx(expected_loss, rel=5e-4)
+    # A token's loss is off by 0.03 at random, for us and for autocast: 1.5e-3 of 2.7 is three deviations of
+    # the mean of 440 tokens.
+    assert loss == pytest.approx(expected_loss, rel=1.5e-3)
     ours, theirs = error(gradients, expected), error(autocast, expected)
     assert np.mean(list(ours.values())) < 1.2 * np.mean(list(theirs.values()))
     assert max(ours.values()) < 1.5 * max(theirs.values())

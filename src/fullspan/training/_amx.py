@@ -27,7 +27,7 @@ from numba import njit, types
 from numba.extending import intrinsic
 
 from fullspan.core.device import cpu_features
-from fullspan.training._kernels import OPTIONS, to_half
+from fullspan.training._kernels import HELPER, to_half
 
 BLOCK = 32
 _literal: Any = intrinsic(prefer_literal=True)
@@ -158,24 +158,25 @@ def put_half(typing_context: Any, base: Any, index: Any, value: Any) -> Any:
     return types.void(types.int64, types.int64, types.uint16), generate
 
 
-@njit(**OPTIONS)
+@njit(**HELPER)
 def address(x: Any) -> Any:
     """Signed, since Numba makes a float of the sum of an unsigned and a signed number."""
     return np.int64(x.ctypes.data)
 
 
-@njit(**OPTIONS)
+_ALL_TILES = np.zeros(64, np.uint8)  # how the processor wants to be told
+_ALL_TILES[0] = 1  # palette
+_ALL_TILES[16:32:2] = 64  # bytes of a row of each of eight tiles
+_ALL_TILES[48:56] = 16  # and their rows
+
+
+@njit(**HELPER)
 def begin() -> None:
     """Configure all eight tiles as 16 rows of 64 bytes."""
-    configuration = np.zeros(64, np.uint8)
-    configuration[0] = 1  # palette
-    for tile in range(8):
-        configuration[16 + 2 * tile] = 64
-        configuration[48 + tile] = 16
-    _configure(address(configuration))
+    _configure(address(_ALL_TILES))
 
 
-@njit(**OPTIONS)
+@njit(**HELPER)
 def product(
     a: int, a_row: int, b: int, b_row: int, c: int, c_row: int, n_steps: int, accumulate: bool
 ) -> None:
@@ -210,7 +211,7 @@ def product(
     _store(3, c + 16 * c_row + 64, c_row)
 
 
-@njit(**OPTIONS)
+@njit(**HELPER)
 def _bytes(n: int, skew: int) -> Any:
     """`n` bytes that begin at a cache line, `skew` bytes later than they could."""
     raw = np.empty(n + skew + 64, np.uint8)
@@ -218,27 +219,27 @@ def _bytes(n: int, skew: int) -> Any:
     return raw[start : start + n]
 
 
-@njit(**OPTIONS)
+@njit(**HELPER)
 def words(n_rows: int, n_columns: int) -> Any:
     return _bytes(4 * n_rows * n_columns, 0).view(np.uint32).reshape(n_rows, n_columns)
 
 
-@njit(**OPTIONS)
-def floats(n_rows: int, n_columns: int, skew: int = 0) -> Any:
+@njit(**HELPER)
+def floats(n_rows: int, n_columns: int, skew: int) -> Any:
     return _bytes(4 * n_rows * n_columns, skew).view(np.float32).reshape(n_rows, n_columns)
 
 
-@njit(**OPTIONS)
+@njit(**HELPER)
 def halves(n_rows: int, n_columns: int) -> Any:
     return _bytes(2 * n_rows * n_columns, 0).view(np.uint16).reshape(n_rows, n_columns)
 
 
-@njit(**OPTIONS)
+@njit(**HELPER)
 def padded(n: int) -> int:
     return (n + BLOCK - 1) // BLOCK * BLOCK
 
 
-@njit(**OPTIONS)
+@njit(**HELPER)
 def turn(x: Any, rows: Any, column: int, n: int, out: Any) -> None:
     """out[k, s] = the words of row rows[s] of x, from `column` on; out words [D / 2, >= n]; 0 past `rows`."""
     for s in range(n):
@@ -251,7 +252,7 @@ def turn(x: Any, rows: Any, column: int, n: int, out: Any) -> None:
                 out[k, s] = np.uint32(0)
 
 
-@njit(**OPTIONS)
+@njit(**HELPER)
 def zip_rows(x: Any, rows: Any, column: int, n: int, out: Any) -> None:
     """out[s, j] = (x[rows[2 s], j], x[rows[2 s + 1], j]) from `column` on; out words [>= n / 2, D]."""
     sixteen = np.uint32(16)
@@ -271,7 +272,7 @@ def zip_rows(x: Any, rows: Any, column: int, n: int, out: Any) -> None:
                 out[s, j] = np.uint32(0)
 
 
-@njit(**OPTIONS)
+@njit(**HELPER)
 def copy_rows(x: Any, rows: Any, column: int, out: Any) -> None:
     """out[t] = row rows[t] of x from `column` on; out halves [32, D]; 0 past `rows`."""
     for t in range(BLOCK):
@@ -284,7 +285,7 @@ def copy_rows(x: Any, rows: Any, column: int, out: Any) -> None:
                 out[t, j] = np.uint16(0)
 
 
-@njit(**OPTIONS)
+@njit(**HELPER)
 def write_rows(x: Any, divisors: Any, rows: Any, column: int, out: Any) -> None:
     """Row rows[t] of out from `column` on = x[t] / divisors[t, 0]; x float32 [32, D]."""
     for t in range(rows.shape[0]):

@@ -33,7 +33,7 @@ from fullspan.training._amx import (
     write_rows,
     zip_rows,
 )
-from fullspan.training._kernels import OPTIONS, bits_of_float, exp, from_ordered, ordered, to_half
+from fullspan.training._kernels import HELPER, OPTIONS, bits_of_float, exp, from_ordered, ordered, to_half
 
 _CHUNK = 256  # queries whose weights are kept for the gradients of keys and values
 # A score that a query does not see: its weight becomes 2^-126. Whole rows are worked on, since the remainder
@@ -41,7 +41,7 @@ _CHUNK = 256  # queries whose weights are kept for the gradients of keys and val
 _UNSEEN = np.float32(-1e30)
 
 
-@njit(**OPTIONS)
+@njit(**HELPER)
 def _scores(q: Any, k: Any, n_keys: int, scores: Any, width: int) -> None:
     """scores [32, n_keys] = q [32, D] times the turned k [D / 2, width]; rows of all of `width` columns."""
     d = q.shape[1]
@@ -89,8 +89,8 @@ def attend(
     q, weights, scores, attended = (
         halves(BLOCK, d),
         halves(BLOCK, width),
-        floats(BLOCK, width),
-        floats(BLOCK, d),
+        floats(BLOCK, width, 0),
+        floats(BLOCK, d, 0),
     )
     for p in range(befores.shape[0]):
         rows, before = key_rows[starts[p] : starts[p + 1]], befores[p]
@@ -112,7 +112,7 @@ def attend(
     release()
 
 
-@njit(**OPTIONS)
+@njit(**HELPER)
 def _softmax(
     scores: Any, start: int, n_keys: int, own: Any, factor: Any, weights: Any, normalisers: Any, head: int
 ) -> None:
@@ -168,7 +168,7 @@ def attend_backward(
     width = padded(longest)
     chunk = min(_CHUNK, width)
     k, v, k_zipped = words(d // 2, width), words(d // 2, width), words(width // 2, d)
-    d_k, d_v = floats(d, width), floats(d, width)
+    d_k, d_v = floats(d, width, 0), floats(d, width, 0)
     weights, d_scores = words(chunk // 2, width), words(chunk // 2, width)
     q_turned, d_out_turned = halves(d, chunk), halves(d, chunk)
     for p in range(befores.shape[0] - 1, -1, -1):
@@ -194,7 +194,7 @@ def attend_backward(
     release()
 
 
-@njit(**OPTIONS)
+@njit(**HELPER)
 def _queries_backward(
     qkv: Any,
     d_out: Any,
@@ -218,7 +218,7 @@ def _queries_backward(
     q, d_o, rounded = halves(BLOCK, d), halves(BLOCK, d), halves(BLOCK, width)
     # Arrays of whole pages, one after the other: without a skew, the processor takes loads from one to depend
     # on stores to the other, for it compares places within a page only.
-    p, d_p, d_q = floats(BLOCK, width), floats(BLOCK, width, 2048), floats(BLOCK, d)
+    p, d_p, d_q = floats(BLOCK, width, 0), floats(BLOCK, width, 2048), floats(BLOCK, d, 0)
     one = np.ones((BLOCK, 1), np.float32)
     for i in range(0, own.shape[0], BLOCK):
         block = own[i : i + BLOCK]
@@ -259,7 +259,7 @@ def _queries_backward(
         write_rows(d_q, one, block, column, d_qkv)
 
 
-@njit(**OPTIONS)
+@njit(**HELPER)
 def _transpose(x: Any, out: Any, column: int) -> None:
     """out[j, column + t] = x[t, j] for x halves [32, D]."""
     row = address(out) + 2 * column
@@ -268,7 +268,7 @@ def _transpose(x: Any, out: Any, column: int) -> None:
             put_half(row + 2 * j * out.shape[1], t, x[t, j])
 
 
-@njit(**OPTIONS)
+@njit(**HELPER)
 def _pair(low: Any, high: Any) -> Any:
     """Two float32 as bfloat16 in one word, rounded to nearest, ties to even."""
     a, b = bits_of_float(low), bits_of_float(high)
@@ -278,7 +278,7 @@ def _pair(low: Any, high: Any) -> Any:
     return (a >> sixteen) | (b & np.uint32(0xFFFF0000))
 
 
-@njit(**OPTIONS)
+@njit(**HELPER)
 def _keys_backward(left: Any, right: Any, start: int, n: int, out: Any) -> None:
     """out [D, S] += left [D, T] times the zipped right [T / 2, S], where a query of the chunk sees a key."""
     d, chunk, width = left.shape[0], left.shape[1], right.shape[1]
@@ -293,7 +293,7 @@ def _keys_backward(left: Any, right: Any, start: int, n: int, out: Any) -> None:
             product(a, 2 * chunk, b, 4 * width, c, 4 * width, (padded(n) - i) // BLOCK, True)
 
 
-@njit(**OPTIONS)
+@njit(**HELPER)
 def _write_keys(gradient: Any, rows: Any, before: int, shared: Any, column: int, out: Any) -> None:
     """gradient [D, S] to the rows of out, that of shared keys to `shared` [P, D] until their own piece."""
     d = gradient.shape[0]

@@ -27,6 +27,8 @@ from numba.extending import intrinsic
 _FAST = {"nnan", "ninf", "nsz", "arcp", "contract", "afn", "reassoc"}
 _intrinsic: Any = intrinsic  # untyped
 OPTIONS: dict[str, Any] = {"fastmath": _FAST, "cache": True, "error_model": "numpy", "nogil": True}
+OPTIONS["no_cfunc_wrapper"] = True  # nobody calls a kernel from C: less to compile
+HELPER: dict[str, Any] = {**OPTIONS, "no_cpython_wrapper": True}  # for what only kernels call
 
 
 def _use_full_vectors(builder: Any) -> None:
@@ -91,7 +93,7 @@ def bits_of_float(typing_context: Any, value: Any) -> Any:
     return types.uint32(types.float32), generate
 
 
-@njit(**OPTIONS)
+@njit(**HELPER)
 def exp(x: Any) -> Any:
     """exp(x) of a float32 to about 2e-7; vectorises, which the library's does not.
 

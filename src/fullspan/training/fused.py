@@ -45,6 +45,7 @@ from fullspan.training.fused_layers import (
     Scratch,
 )
 from fullspan.training.fused_plan import ROW_MULTIPLE, Shard, split
+from fullspan.training.fused_warmup import warm_up
 
 _MOST_LANES = 4  # Python runs one thread at a time between kernels: more threads go into the products
 _HEAD_ROWS = 256  # supervised rows whose logits exist at a time
@@ -185,16 +186,7 @@ class FusedStep:
                     linear.refresh()
         self._prepare_lanes()
         shards = split(batch, len(self._lanes), self.model.config.vocab_size)
-        positions = torch.from_numpy(np.concatenate([shard.positions for shard in shards]))[None]
-        cos, sin = (
-            table.reshape(len(positions[0]), -1).numpy()
-            for table in self.model.rope.tables(positions, torch.float32)
-        )
-        bounds = np.cumsum([0] + [len(shard.ids) for shard in shards])
-        rotations = [
-            Rotation(cos[first:last], sin[first:last], -sin[first:last])
-            for first, last in itertools.pairwise(bounds)
-        ]
+        rotations = self._rotations(shards)
         with _bfloat16_inside(self._dtype == torch.bfloat16):
             if self._pool is None or len(shards) == 1:
                 # One shard has all of torch's threads, and its kernels run on the pool's.
@@ -206,11 +198,30 @@ class FusedStep:
             ]
             return [result.result() for result in waiting]
 
+    def _rotations(self, shards: list[Shard]) -> list[Rotation]:
+        # All positions at once: dynamic scaling looks at the longest sequence of the batch.
+        positions = torch.from_numpy(np.concatenate([shard.positions for shard in shards]))[None]
+        cos, sin = (
+            table.reshape(len(positions[0]), -1).numpy()
+            for table in self.model.rope.tables(positions, torch.float32)
+        )
+        bounds = np.cumsum([0] + [len(shard.ids) for shard in shards])
+        return [
+            Rotation(cos[first:last], sin[first:last], -sin[first:last])
+            for first, last in itertools.pairwise(bounds)
+        ]
+
+    def run_alone(self, batch: Batch, rows: Rows) -> None:
+        """A step in this thread that leaves nothing behind; `rows` sees each kernel (see `fused_warmup`)."""
+        shards = split(batch, 1, self.model.config.vocab_size)
+        self._shard(shards[0], self._rotations(shards)[0], self._lane(Arena(self._dtype), rows), True)
+
     def _prepare_lanes(self) -> None:
         """A thread for each lane, and torch's threads divided among them."""
         n_threads = torch.get_num_threads()
         if n_threads == self._threads:
             return
+        warm_up(self._dtype, self.model.config.head_dim)
         if self._pool is not None:
             self._pool.shutdown()
         self._pool = None
