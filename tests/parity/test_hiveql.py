@@ -466,3 +466,12 @@ def test_outer_lateral_view_keeps_the_order_of_rows() -> None:
     many = pa.table({"i": list(range(20_000)), "a": [[i] * (i % 3) for i in range(20_000)]})
     found = query("SELECT i, x FROM many LATERAL VIEW OUTER explode(a) v AS x", {"many": many})
     assert found["i"].to_pylist() == [i for i in range(20_000) for _ in range(max(1, i % 3))]
+
+
+def test_lateral_view_keeps_columns_apart_whose_dotted_names_are_equal() -> None:
+    left, right = pa.table({"b.c": [1], "a": [[5, 6]]}), pa.table({"c": [2]})
+    found = query(
+        "SELECT `x`.`b.c` AS p, `x.b`.c AS q, e FROM x CROSS JOIN `x.b` LATERAL VIEW explode(a) v AS e",
+        {"x": left, "x.b": right},
+    )
+    assert found.to_pylist() == [{"p": 1, "q": 2, "e": 5}, {"p": 1, "q": 2, "e": 6}]

@@ -22,7 +22,8 @@ def add_lateral(
 ) -> tuple[str, Source]:
     """Put a lateral view on top of what FROM holds so far.
 
-    Every column so far is carried along under a name of its own, and the scope is told the new names.
+    Every column so far is carried along under a name of its own (c0, c1, ...: no names of the query's, which
+    may hold any character), and the scope is told the new names.
 
     Returns
     -------
@@ -49,15 +50,16 @@ def add_lateral(
     listed, view = [], Source(node.alias, {})
     for position, (column, text, type_) in enumerate(unnested):
         key = given[position] if given else column
-        view.columns[key] = Column(relation, f"{relation}.{key}", type_)
-        listed.append(f"UNNEST({text}) AS {quote(f'{relation}.{key}')}")
+        inside = f"c{len(listed)}"
+        view.columns[key] = Column(relation, inside, type_)
+        listed.append(f"UNNEST({text}) AS {inside}")
     if len(view.columns) < len(unnested):
         raise ConfigError(f"LATERAL VIEW {node.alias}: two columns are named {given[0]!r}")
     for source in scope.sources:
         for key, carried in source.columns.items():
-            name_inside = f"{carried.relation}.{carried.name}"
-            listed.append(f"{carried.sql} AS {quote(name_inside)}")
-            source.columns[key] = Column(relation, name_inside, carried.type)
+            inside = f"c{len(listed)}"
+            listed.append(f"{carried.sql} AS {inside}")
+            source.columns[key] = Column(relation, inside, carried.type)
     return f"(SELECT {', '.join(listed)}" + (f" FROM {sql}" if sql else "") + f") AS {quote(relation)}", view
 
 
