@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from fullspan.training.config import TrainConfig
 
 
@@ -12,6 +10,7 @@ def command(config: TrainConfig) -> None:
 
     Ctrl-C saves a checkpoint; the same run goes on with --run DIRECTORY --resume.
     """
+    from fullspan.objectives.sft import perplexity
     from fullspan.training.interrupts import TrainingStopped
     from fullspan.training.trainer import train
 
@@ -29,7 +28,7 @@ def command(config: TrainConfig) -> None:
         before, after = result.loss_before, result.loss_after
         print(
             f"held-out loss {before:.3f} -> {after:.3f}, "
-            f"perplexity {math.exp(before):.2f} -> {math.exp(after):.2f}"
+            f"perplexity {perplexity(before):.2f} -> {perplexity(after):.2f}"
         )
     print(f"chat with it: fullspan chat {config.model} --adapter {result.adapter}")
     if result.export is not None:

@@ -47,7 +47,9 @@ class Config(pydantic.BaseModel):
     hint: did you mean 'rank'?
     """
 
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = pydantic.ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False
+    )
 
     @classmethod
     def build(cls, values: Mapping[str, Any]) -> Self:

@@ -34,7 +34,6 @@ class Sampling(Config):
     temperature: float = Field(
         0.0,
         ge=0,
-        allow_inf_nan=False,
         description="0 takes the most likely token; 1 samples the model's own distribution",
     )
     top_k: int | None = Field(None, ge=1, description="sample among the K most likely tokens")
@@ -44,9 +43,7 @@ class Sampling(Config):
     min_p: float | None = Field(
         None, ge=0, le=1, description="sample among tokens at least P times as likely as the most likely one"
     )
-    repetition_penalty: float = Field(
-        1.0, gt=0, allow_inf_nan=False, description="above 1: tokens seen before become less likely"
-    )
+    repetition_penalty: float = Field(1.0, gt=0, description="above 1: tokens seen before become less likely")
 
     @property
     def greedy(self) -> bool:

@@ -10,6 +10,7 @@ import torch
 
 from fullspan.core.errors import DataError
 from fullspan.models.llama import Llama
+from fullspan.objectives.sft import perplexity
 
 # Rows of logits held at once: 256 x 49,152 in float32 are 50 MB.
 _LOGIT_ROWS = 256
@@ -43,7 +44,7 @@ class Score:
     @property
     def perplexity(self) -> float:
         """exp of the mean negative log-probability."""
-        return math.exp(-self.total / len(self.logprobs))
+        return perplexity(-self.total / len(self.logprobs))
 
 
 @torch.inference_mode()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Any
@@ -161,6 +160,7 @@ def held_out_batches(tokenizer: Tokenizer, examples: Sequence[Example], context:
 
 def measure(model: LanguageModel, batches: Batches, description: str) -> Measure:
     """Loss and perplexity of the supervised tokens, in the precision that the model is trained in."""
+    from fullspan.objectives.sft import perplexity
     from fullspan.training.steps import AutogradStep
     from fullspan.training.trainer import evaluate_loss
 
@@ -168,8 +168,7 @@ def measure(model: LanguageModel, batches: Batches, description: str) -> Measure
     with progress(len(chosen), description, unit="batches") as advance:
         loss_sum, n_tokens = evaluate_loss(AutogradStep(model.model), chosen, advance)
     loss = loss_sum / n_tokens
-    # exp overflows beyond 709; so bad a model needs no more digits.
-    return Measure(loss, math.exp(min(loss, 700.0)), n_tokens, len(batches.examples))
+    return Measure(loss, perplexity(loss), n_tokens, len(batches.examples))
 
 
 def _spread(examples: Sequence[Example], n: int) -> list[Example]:

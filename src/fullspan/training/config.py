@@ -46,12 +46,14 @@ class TrainConfig(Config):
     alpha: float = Field(32.0, gt=0, description="LoRA's alpha; the update is scaled by alpha / rank")
     dropout: float = Field(0.0, ge=0, lt=1, description="dropout on the inputs of the LoRA update")
     targets: list[str] = Field(
-        ["all-linear"], description="layers to adapt, such as q_proj; all-linear: every one but the head"
+        ["all-linear"],
+        min_length=1,
+        description="layers to adapt, such as q_proj; all-linear: every one but the head",
     )
     rslora: bool = Field(False, description="scale by alpha / sqrt(rank) instead (rsLoRA)")
     dora: bool = Field(False, description="train a magnitude for each output beside the direction (DoRA)")
 
-    epochs: float | None = Field(None, gt=0, description="passes over the data [default: 1]")
+    epochs: float | None = Field(None, gt=0, le=1_000_000, description="passes over the data [default: 1]")
     max_steps: int | None = Field(None, ge=1, description="optimiser steps, instead of epochs")
     packing: bool = Field(True, description="pack examples into one sequence; without it they are padded")
     tokens_per_batch: int | None = Field(
@@ -106,7 +108,12 @@ class TrainConfig(Config):
         None, gt=0, description="minutes between checkpoints [default: 5, unless save-every is given]"
     )
     run: OutputPath | None = Field(None, description="run directory [default: runs/<time>-<name>]")
-    name: str | None = Field(None, description="name of the run under runs/ [default: train]")
+    name: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        max_length=100,
+        description="name of the run under runs/ [default: train]",
+    )
     resume: bool = Field(False, description="go on with the run in --run where it stopped, with its options")
     export: OutputPath | None = Field(
         None, description="write the merged model too: a .gguf file or a folder"

@@ -23,6 +23,7 @@ from fullspan.core.seeding import seed_everything
 from fullspan.models.llama import Llama
 from fullspan.models.loading import load_model
 from fullspan.models.tokenizers import load_tokenizer
+from fullspan.objectives.sft import perplexity
 from fullspan.text.packing import Batch
 from fullspan.training import checkpoints
 from fullspan.training.checkpoints import Progress, RandomState
@@ -336,7 +337,7 @@ class Trainer:
         loss, done = loss_sum / n_tokens, self.progress
         if not math.isfinite(loss):
             raise self._not_finite(done.step, loss, math.nan)
-        self.run.log(done.step, eval_loss=loss, eval_perplexity=math.exp(min(loss, 700.0)))
+        self.run.log(done.step, eval_loss=loss, eval_perplexity=perplexity(loss))
         done.evaluated_step = done.step
         done.last_loss = loss
         if done.first_loss is None:
