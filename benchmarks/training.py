@@ -80,9 +80,9 @@ def run_fullspan(data: Path) -> None:
 
     model = load_model(find_model(MODEL), dtype=torch.bfloat16)
     add_lora(model, LoRAConfig(rank=RANK, alpha=ALPHA), seed=0)
-    parameters = list(lora_parameters(model))
+    parameters = list(lora_parameters(model).values())
     engine = choose_engine(model, "fused")
-    optimiser = torch.optim.AdamW(parameters, lr=1e-4)
+    optimiser = torch.optim.AdamW(parameters, lr=1e-4, fused=True)
     steps = Steps(data)
 
     def round_() -> dict[str, float]:
@@ -108,16 +108,17 @@ def run_peer(kind: str, data: Path, folder: Path, micro: int) -> None:
     base = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16, attn_implementation="sdpa")
     model = get_peft_model(base, LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules="all-linear"))
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimiser = torch.optim.AdamW(parameters, lr=1e-4)
+    optimiser = torch.optim.AdamW(parameters, lr=1e-4, fused=True)
     steps = Steps(data, grouped=kind == "grouped")
     batches = packed_batches if kind == "packed" else padded_batches
 
     def round_() -> dict[str, float]:
         chosen = steps.next()
-        started = time.perf_counter()
         n_supervised = supervised_tokens(chosen)
+        prepared = batches(chosen, micro)  # peers prepare their data sets beforehand
+        started = time.perf_counter()
         total = 0.0
-        for batch in batches(chosen, micro):
+        for batch in prepared:
             with torch.autocast("cpu", torch.bfloat16):
                 loss = model(**batch, num_items_in_batch=n_supervised, use_cache=False).loss
             loss.backward()

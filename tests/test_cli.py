@@ -69,12 +69,23 @@ def test_shell_completion_offers_verbs() -> None:
     assert "doctor" in done.stdout.split()
 
 
-def test_a_config_file_stands_for_flags_and_flags_win(tmp_path: Path) -> None:
+def test_a_config_file_stands_for_flags_and_arguments_and_flags_win(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"a": 1}\n{"a": 2}\n')
     file = tmp_path / "options.yaml"
-    file.write_text("colour: red\n")
-    done = fullspan("doctor", "--config", str(file))
+    file.write_text("query: SELECT a FROM rows\ntable: [rows=rows.jsonl]\nout: first.jsonl\n")
+    assert fullspan("sql", "--config", str(file), cwd=tmp_path).returncode == 0
+    assert fullspan("sql", "--config", str(file), "--out", "second.jsonl", cwd=tmp_path).returncode == 0
+    assert (tmp_path / "first.jsonl").read_text() == (tmp_path / "second.jsonl").read_text()
+    file.write_text("qery: SELECT a FROM rows\n")
+    done = fullspan("sql", "--config", str(file))
     assert done.returncode == 2
-    assert "DoctorConfig has no option 'colour'" in done.stderr
+    assert "SqlConfig has no option 'qery'" in done.stderr and "did you mean 'query'?" in done.stderr
+
+
+def test_a_missing_argument_is_named() -> None:
+    done = fullspan("report")
+    assert done.returncode == 2
+    assert "run: is required" in done.stderr
 
 
 def test_a_terminal_that_cannot_show_a_character_shows_a_question_mark() -> None:

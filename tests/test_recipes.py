@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -57,7 +56,7 @@ def times(path: Path) -> list[int]:
 @pytest.mark.parametrize("file", sorted(RECIPES.glob("*.yaml")), ids=lambda file: file.name)
 def test_every_shipped_recipe_is_valid(file: Path) -> None:
     recipe = read_recipe(file, [])
-    steps = plan(recipe, {"run": "runs/x", "recipe": str(RECIPES), **recipe.variables}, config_of)
+    steps = plan(recipe, Path("runs/x"), config_of)
     assert len(steps) == len(recipe.steps)
     for step in steps:
         for path in step.config.input_files():
@@ -75,10 +74,28 @@ def test_steps_run_in_order_and_are_not_run_again(recipe: Path, capfd: pytest.Ca
     assert capfd.readouterr().out.count("unchanged") == 2
 
 
-def test_a_changed_variable_reruns_what_depends_on_it(recipe: Path) -> None:
+def test_another_variable_makes_another_run_and_each_is_gone_on_with(recipe: Path) -> None:
+    first, second = run(recipe), run(recipe, "limit=3")
+    assert second != first
+    assert json.loads((first / "count.jsonl").read_text()) == {"n": 2}
+    assert json.loads((second / "count.jsonl").read_text()) == {"n": 3}
+    assert run(recipe) == first
+    assert run(recipe, "limit=3") == second
+
+
+def test_a_changed_option_sets_the_old_output_aside(recipe: Path) -> None:
     path = run(recipe)
-    assert run(recipe, "limit=3") == path
-    assert json.loads((path / "count.jsonl").read_text()) == {"n": 3}
+    old = (path / "some.jsonl").read_text()
+    recipe.write_text(RECIPE.replace("SELECT a, b FROM", "SELECT b, a FROM"))
+    assert run(recipe) == path
+    assert (path / "some.jsonl.old").read_text() == old != (path / "some.jsonl").read_text()
+
+
+def test_runs_of_a_recipe_with_a_similar_name_are_left_alone(recipe: Path) -> None:
+    other = recipe.with_name("other.yaml")
+    other.write_text(RECIPE.replace("name: tiny", "name: my-tiny"))
+    assert run(other) != run(recipe)
+    assert run(recipe) != run(other)
 
 
 def test_a_changed_input_reruns_what_depends_on_it(recipe: Path) -> None:
@@ -123,6 +140,10 @@ def test_a_failed_step_names_itself_and_the_run_goes_on_there(
         (("{limit}", "{limt}"), "names 'limt'", "did you mean 'limit'?"),
         (("name: tiny", "name: ../up"), "name: string should match", ""),
         (("title: count them", "titel: count them"), "title: is required", ""),
+        (("title: count them", "title: keep some rows"), "two steps have the title", ""),
+        (('{run}/count.jsonl"', '{run}"'), "writes over the run itself", ""),
+        (("look at {run}", "look at {rum}"), "names 'rum'", "did you mean 'run'?"),
+        (("{limit: 2}", "[limit]"), "variables: input should be a valid dictionary", ""),
     ],
 )
 def test_a_wrong_recipe_is_refused_before_anything_runs(
@@ -147,7 +168,6 @@ def test_files_outside_the_run_are_never_removed(recipe: Path) -> None:
     recipe.write_text(RECIPE.replace('{run}/count.jsonl"', f'{outside}"', 1))
     run(recipe)
     kept = outside.read_text()
-    os.chmod(recipe, 0o644)
     recipe.write_text(recipe.read_text().replace("FROM some\n", "FROM nowhere\n"))
     with pytest.raises(RunError):
         run(recipe)

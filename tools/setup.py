@@ -8,6 +8,7 @@ Only the standard library is used here, since nothing else is there yet.
 
 import hashlib
 import re
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -28,12 +29,13 @@ def main(extras: list[str]) -> None:
     installed = stamp.read_text().split() if stamp.exists() else []
     if installed[:1] == [wanted] and set(extras) <= set(installed[1:]):
         return
-    if not PYTHON.exists():
+    if not usable():
         print("making .venv", flush=True)
         made = subprocess.run(
             [sys.executable, "-m", "venv", "--clear", str(VENV)], capture_output=True, text=True
         )
         if made.returncode:
+            shutil.rmtree(VENV, ignore_errors=True)
             stop(
                 "Python could not make a virtual environment (on Debian: `apt-get install python3-venv`): "
                 + (made.stderr or made.stdout).strip().splitlines()[-1]
@@ -56,6 +58,15 @@ def main(extras: list[str]) -> None:
     if pip.returncode:
         stop(why(pip.stderr))
     stamp.write_text("\n".join([wanted, *extras]) + "\n")
+
+
+def usable() -> bool:
+    """Whether `.venv` is whole and of this Python."""
+    if not PYTHON.exists():
+        return False
+    code = "import pip, sys; print(sys.version)"
+    found = subprocess.run([str(PYTHON), "-c", code], capture_output=True, text=True)
+    return found.stdout.strip() == sys.version.strip()
 
 
 def fingerprint() -> str:

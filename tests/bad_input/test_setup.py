@@ -23,3 +23,8 @@ def test_without_an_index_one_sentence_says_what_is_missing_and_what_to_do(tmp_p
     assert error.startswith("error: pip could not get 'setuptools")
     assert "PIP_FIND_LINKS=/folder" in error and "PIP_INDEX_URL" in error
     assert not (tmp_path / ".venv" / "fullspan-extras.txt").exists()
+
+    # A virtual environment that was left half made is made again.
+    shutil.rmtree(tmp_path / ".venv" / "lib")
+    again = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert "making .venv" in again.stdout and again.stderr == done.stderr

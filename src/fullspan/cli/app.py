@@ -109,9 +109,10 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         # A terminal that cannot show a character shows a question mark; an answer is not lost for it.
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]
-    # The flag is read here too, so that it works for errors in the options themselves.
-    debug = "--debug" in sys.argv[1:]
-    sys.argv[1:] = [*(["--debug"] if debug else []), *(word for word in sys.argv[1:] if word != "--debug")]
+    # The flag is taken before the verb and at the very end, so that it works for any error.
+    debug = "--debug" in (sys.argv[1:2] + sys.argv[2:][-1:])
+    if debug and sys.argv[1] != "--debug":
+        sys.argv[1:] = ["--debug", *sys.argv[1:-1]]
     try:
         app(prog_name="fullspan")
     except Exception as error:

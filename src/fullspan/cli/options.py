@@ -36,7 +36,7 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
         command(options.build(values))
 
     parameters = [_parameter(name, field) for name, field in options.model_fields.items()]
-    if not any(_is_argument(field) for field in options.model_fields.values()):
+    if parameters:
         help_ = "YAML file with any of these options; flags win over it."
         parameters.append(_keyword("config", Annotated[Path | None, typer.Option("--config", help=help_)]))
     call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -55,12 +55,12 @@ def config_class(command: Callable[..., None]) -> type[Config]:
 def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
     kind = _plain_type(field.annotation)
     help_ = (field.description or "") + _shown_default(field)
-    if _is_argument(field):
-        argument = typer.Argument(help=help_, show_default=False)
-        if field.is_required():
-            return _keyword(name, Annotated[kind, argument], inspect.Parameter.empty)
-        return _keyword(name, Annotated[kind | None, argument])
     required = "(required) " if field.is_required() else ""
+    if _is_argument(field):
+        # Not required here: a file given by --config may hold it.
+        return _keyword(
+            name, Annotated[kind | None, typer.Argument(help=required + help_, show_default=False)]
+        )
     flag = name.replace("_", "-")
     flags = f"--{flag}/--no-{flag}" if kind is bool else f"--{flag}"
     return _keyword(

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -18,9 +20,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
+import yaml
 from pydantic import Field
 
-from fullspan._version import __version__
 from fullspan.checkpoints.store import find_model
 from fullspan.core.config import Argument, Config, InputPath, read_yaml
 from fullspan.core.errors import CheckpointError, ConfigError, RunError, did_you_mean
@@ -62,7 +64,8 @@ class RunConfig(Config):
 class PlannedStep:
     """A step with its placeholders filled in and its options validated."""
 
-    def __init__(self, step: Step, config: Config, given: Mapping[str, Any]) -> None:
+    def __init__(self, step: Step, config: Config, given: Mapping[str, Any], run_path: Path) -> None:
+        self.run_path = run_path
         self.title = step.title
         self.command = step.command
         self.config = config
@@ -75,7 +78,9 @@ class PlannedStep:
 
     def fingerprint(self) -> str:
         """Changes when the options or the content of an input change."""
-        content = [__version__, self.argv, [_digest(path) for path in self.config.input_files()]]
+        # Wherever the run lies, and under whatever name, it is the same step.
+        argv = [word.replace(str(self.run_path), "{run}") for word in self.argv]
+        content = [argv, [_digest(path) for path in self.config.input_files()]]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
@@ -101,11 +106,11 @@ def run_recipe(config: RunConfig, config_of: Callable[[str], type[Config]]) -> P
         If a step fails. Running the recipe again goes on from that step.
     """
     recipe = read_recipe(config.recipe, config.set)
-    newest = None if config.new else _newest_run(config.runs, recipe.name)
+    plan(recipe, config.runs / "run", config_of)  # a mistake shows before there is a run directory
+    newest = None if config.new else _newest_run(config.runs, recipe)
     with Run.open(newest) if newest else Run.create(config.runs, recipe.name) as run:
         print(f"{'going on in' if newest else 'run directory'}: {run.path}", flush=True)
-        fill = {"run": str(run.path), "recipe": str(config.recipe.parent), **recipe.variables}
-        steps = plan(recipe, fill, config_of)
+        steps = plan(recipe, run.path, config_of)
         recipe.write(run.path / "config.yaml")
         for number, step in enumerate(steps, start=1):
             _run_step(run.path, step, f"[{number}/{len(steps)}] {step.title}")
@@ -121,30 +126,38 @@ def closing_lines(run_path: Path) -> list[str]:
 
 
 def read_recipe(path: Path, assignments: list[str]) -> Recipe:
-    """Read a recipe and apply `NAME=VALUE` assignments to its variables."""
-    values = read_yaml(path)
-    variables = dict(values.get("variables") or {})
+    """Read a recipe, fill in `{recipe}` and apply `NAME=VALUE` assignments to its variables."""
+    recipe = Recipe.read(path)
+    variables = dict(recipe.variables)
     for assignment in assignments:
         name, equals, value = assignment.partition("=")
         if not equals:
             raise ConfigError(f"--set takes NAME=VALUE, got {assignment!r}")
         if name not in variables:
             raise ConfigError(f"{path} has no variable {name!r}", did_you_mean(name, variables))
-        variables[name] = value
-    return Recipe.build({**values, "variables": variables})
+        variables[name] = yaml.safe_load(value)
+    values = recipe.model_dump(mode="json")
+    here = {name: f"{{{name}}}" for name in ("run", *variables)} | {"recipe": str(path.parent)}
+    return Recipe.build(
+        {**values, **_fill({k: values[k] for k in ("steps", "closing")}, here), "variables": variables}
+    )
 
 
-def plan(
-    recipe: Recipe, fill: Mapping[str, Any], config_of: Callable[[str], type[Config]]
-) -> list[PlannedStep]:
+def plan(recipe: Recipe, run_path: Path, config_of: Callable[[str], type[Config]]) -> list[PlannedStep]:
     """Validate every step of a recipe, so that a mistake in the last shows before the first runs."""
-    planned = []
+    fill = {"run": str(run_path), **recipe.variables}
+    _fill(recipe.closing, fill)
+    planned: list[PlannedStep] = []
     for step in recipe.steps:
         options = _fill(step.options, fill)
         try:
-            planned.append(PlannedStep(step, config_of(step.command).build(options), options))
+            planned.append(PlannedStep(step, config_of(step.command).build(options), options, run_path))
         except ConfigError as error:
             raise ConfigError(f"step {step.title!r}: {error.message}", error.hint) from None
+        if [other.title for other in planned].count(step.title) > 1:
+            raise ConfigError(f"two steps have the title {step.title!r}", "titles tell steps apart")
+        if any(path.resolve() == run_path.resolve() for path in planned[-1].config.output_files()):
+            raise ConfigError(f"step {step.title!r} writes over the run itself", "give it a folder in {run}")
     return planned
 
 
@@ -164,7 +177,7 @@ def _run_step(run_path: Path, step: PlannedStep, heading: str) -> None:
         return
     print(f"{heading}\n    {step.shell}", flush=True)
     if not same:
-        _remove_stale(run_path, step)
+        _set_aside(run_path, step)
     record = {"title": step.title, "command": step.shell, "fingerprint": fingerprint}
     _note(run_path, {**record, "state": "started", "seconds": 0.0, "outputs": []})
     started = time.monotonic()
@@ -174,17 +187,21 @@ def _run_step(run_path: Path, step: PlannedStep, heading: str) -> None:
     _note(run_path, {**done, "state": "done" if code == 0 else "failed"})
     if code:
         stopped = "was stopped" if code in (130, -2, -15, 143) else f"failed with exit code {code}"
-        raise RunError(f"step {step.title!r} {stopped}", "run the recipe again to go on from this step")
+        raise RunError(f"step {step.title!r} {stopped}", "run the same command again to go on from this step")
 
 
 def _call(command: list[str]) -> int:
-    """Run a step; Ctrl-C reaches the step itself, which saves its work before it ends."""
+    """Run a step. Ctrl-C reaches the step itself, and a request to end is passed on: it saves its work."""
     process = subprocess.Popen(command)
-    while True:
-        try:
-            return process.wait()
-        except KeyboardInterrupt:
-            continue
+    before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+    try:
+        while True:
+            try:
+                return process.wait()
+            except KeyboardInterrupt:
+                continue
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _note(run_path: Path, record: dict[str, Any]) -> None:
@@ -205,11 +222,14 @@ def _outputs(step: PlannedStep) -> list[list[Any]]:
     return [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
 
 
-def _remove_stale(run_path: Path, step: PlannedStep) -> None:
-    """Remove what the step wrote under other options; only inside the run directory."""
+def _set_aside(run_path: Path, step: PlannedStep) -> None:
+    """Rename what the step wrote under other options; only inside the run directory."""
     for path in step.config.output_files():
-        if path.resolve().is_relative_to(run_path.resolve()) and path.exists():
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        if path.exists() and path.resolve().is_relative_to(run_path.resolve()):
+            old = path.with_name(f"{path.name}.old")
+            if old.is_dir():
+                shutil.rmtree(old)
+            os.replace(path, old)
 
 
 def _files(path: Path) -> list[Path]:
@@ -227,11 +247,15 @@ def _digest(path: Path) -> list[str]:
     return [digest for file in _files(path) for digest in (file.name, sha256(file))]
 
 
-def _newest_run(root: Path, name: str) -> Path | None:
-    found = [
-        file.parent for file in root.glob(f"*-{name}/config.yaml") if (file.parent / "steps.json").exists()
-    ]
-    return max(found, key=lambda path: path.name, default=None)
+def _newest_run(root: Path, recipe: Recipe) -> Path | None:
+    """The newest run of a recipe of this name with the same variables."""
+    pattern = re.compile(rf"\d{{8}}-\d{{6}}-{re.escape(recipe.name)}(-\d+)?")
+    for file in sorted(root.glob("*/steps.json"), reverse=True):
+        if pattern.fullmatch(file.parent.name):
+            before = read_yaml(file.parent / "config.yaml")
+            if (before.get("name"), before.get("variables")) == (recipe.name, recipe.variables):
+                return file.parent
+    return None
 
 
 def _fill(value: Any, fill: Mapping[str, Any]) -> Any:
