@@ -97,9 +97,11 @@ def test_wrong_data_is_named_and_leaves_no_run(
     assert not (tmp_path / "runs").exists()
 
 
-def test_missing_data_is_named(tiny_chat_model: Path, tmp_path: Path) -> None:
+def test_missing_data_is_named_and_leaves_no_run(tiny_chat_model: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
     with pytest.raises(DataError, match=r"no such file: \S+nowhere\.jsonl"):
-        train(TrainConfig.build(_values(tiny_chat_model, tmp_path / "nowhere.jsonl")))
+        train(TrainConfig.build(_values(tiny_chat_model, tmp_path / "nowhere.jsonl", run=run)))
+    assert not run.exists()
 
 
 def test_one_line_of_data_trains_with_nothing_held_out(
@@ -149,6 +151,30 @@ def test_a_used_run_directory_is_refused_and_stays(
     with pytest.raises(RunError, match="holds a run already"):
         train(config)
     assert before == {file: file.read_bytes() for file in (tmp_path / "run").rglob("*") if file.is_file()}
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_folder_of_other_files_is_refused_and_stays(
+    resume: bool, tiny_chat_model: Path, tiny_examples: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "mine"
+    (run / "adapter").mkdir(parents=True)
+    with pytest.raises(RunError, match="mine is not a run: it holds 'adapter'"):
+        train(TrainConfig.build(_values(tiny_chat_model, tiny_examples, run=run, resume=resume)))
+    assert [path.name for path in run.iterdir()] == ["adapter"]
+
+
+def test_an_empty_folder_becomes_a_run_and_a_file_does_not(
+    tiny_chat_model: Path, tiny_examples: Path, tmp_path: Path
+) -> None:
+    run, file = tmp_path / "run", tmp_path / "file"
+    run.mkdir()
+    (run / ".lock").touch()
+    train(TrainConfig.build(_values(tiny_chat_model, tiny_examples, run=run)))
+    assert (run / "config.yaml").exists()
+    file.touch()
+    with pytest.raises(RunError, match="file is a file, expected a run directory"):
+        train(TrainConfig.build(_values(tiny_chat_model, tiny_examples, run=file)))
 
 
 def test_resuming_with_other_options_or_data_is_refused_by_name(

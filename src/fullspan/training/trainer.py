@@ -75,20 +75,33 @@ def train(config: TrainConfig) -> TrainResult:
         On SIGINT or SIGTERM, after a checkpoint was saved.
     """
     threads = set_threads(config.threads)
-    if config.run is not None:
-        with Run.open(config.run) as run:
-            _check_unused(run, config)
-            return _train_in(run, _prepare(config), threads)
+    if config.run is not None and config.run.exists():
+        if config.run.is_dir():
+            _check_unused(config.run, config.resume)
+        Run.open(config.run).close()  # fails now, not after loading, when another process has it
     trainer = _prepare(config)  # first, so that wrong options or data leave no run directory behind
-    with Run.create("runs", config.name or "train") as run:
+    if config.run is None:
+        run = Run.create("runs", config.name or "train")
+    else:
+        run = Run.open(config.run)
+    with run:
+        _check_unused(run.path, config.resume)  # again: another process may have been here meanwhile
         return _train_in(run, trainer, threads)
 
 
-def _check_unused(run: Run, config: TrainConfig) -> None:
-    if not config.resume and (run.path / "config.yaml").exists():
+def _check_unused(folder: Path, resume: bool) -> None:
+    """Refuse a folder of other files, and one with a run unless that is to go on."""
+    names = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+    is_run = not names.isdisjoint({"config.yaml", "checkpoints"})
+    if names and not is_run:
         raise RunError(
-            f"{run.path} holds a run already",
-            f"go on with it by `fullspan train --run {run.path} --resume`, or give another directory",
+            f"{folder} is not a run: it holds {min(names)!r} and no config.yaml",
+            "give a new or an empty directory",
+        )
+    if is_run and not resume:
+        raise RunError(
+            f"{folder} holds a run already",
+            f"go on with it by `fullspan train --run {folder} --resume`, or give another directory",
         )
 
 
