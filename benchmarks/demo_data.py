@@ -7,12 +7,17 @@ from pathlib import Path
 from fullspan.tables.docstrings import read_docstrings
 from fullspan.tables.duck import query_to_file, write_table
 
-QUERY = Path(__file__).parent.parent / "recipes" / "pydocs_examples.sql"
+RECIPES = Path(__file__).parent.parent / "recipes"
 
 
 def demo_examples(folder: Path) -> Path:
-    """Write modules.parquet and train.jsonl into `folder`; returns the latter."""
-    modules, examples = folder / "modules.parquet", folder / "train.jsonl"
+    """Write modules.parquet, examples.parquet and train.jsonl into `folder`; returns the last."""
+    modules, examples, train = folder / "modules.parquet", folder / "examples.parquet", folder / "train.jsonl"
     write_table(read_docstrings("stdlib"), modules)
-    query_to_file(QUERY.read_text(encoding="utf-8"), {"modules": modules}, examples)
-    return examples
+    _query("pydocs_examples.sql", {"modules": modules}, examples)
+    _query("pydocs_train.sql", {"examples": examples}, train)
+    return train
+
+
+def _query(name: str, tables: dict[str, Path], out: Path) -> None:
+    query_to_file((RECIPES / name).read_text(encoding="utf-8"), tables, out)

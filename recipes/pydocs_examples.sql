@@ -2,8 +2,8 @@
 --
 -- modules: one row a module, with an array of its members (fullspan docstrings).
 -- The answer is a docstring's first paragraph on one line. The same text documents several functions here and
--- there, so equal answers are one example, and the split goes by the answer: a hash of it that begins with 0
--- (one in sixteen) is held out, by the same rule in pydocs_heldout.sql.
+-- there, so equal answers are one example, and the split goes by the answer: one whose hash begins with 0 (one
+-- in sixteen) is held out. So no answer is trained on and held out too, however it is spaced or cased.
 WITH members AS (
   SELECT
     CASE modules.module WHEN 'posix' THEN 'os' WHEN 'posixpath' THEN 'os.path' ELSE modules.module END AS module,
@@ -32,7 +32,8 @@ examples AS (
   SELECT min(question) AS question, min(answer) AS answer, letters FROM documented GROUP BY letters
 )
 SELECT array(named_struct('role', 'user', 'content', question),
-             named_struct('role', 'assistant', 'content', answer)) AS messages
+             named_struct('role', 'assistant', 'content', answer)) AS messages,
+       substr(md5(letters), 1, 1) = '0' AS held_out,
+       md5(letters) AS hash
 FROM examples
-WHERE substr(md5(letters), 1, 1) <> '0'
-ORDER BY md5(letters)
+ORDER BY hash

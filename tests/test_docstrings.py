@@ -162,16 +162,22 @@ def test_order_is_the_same_every_time(package: Path) -> None:
     assert read_docstrings(["boxes", "json"]) == read_docstrings(["json", "boxes"])
 
 
-def examples(name: str, modules: pa.Table) -> list[tuple[str, str]]:
-    rows = query((RECIPES / name).read_text(encoding="utf-8"), {"modules": modules}).to_pylist()
+def run(name: str, **tables: pa.Table) -> pa.Table:
+    return query((RECIPES / name).read_text(encoding="utf-8"), tables)
+
+
+def pairs(table: pa.Table) -> list[tuple[str, str]]:
+    rows = table.to_pylist()
     for row in rows:
         assert [message["role"] for message in row["messages"]] == ["user", "assistant"]
     return [(row["messages"][0]["content"], row["messages"][1]["content"]) for row in rows]
 
 
 def test_examples_of_the_demo(modules: pa.Table) -> None:
-    training = examples("pydocs_examples.sql", modules)
-    heldout = examples("pydocs_heldout.sql", modules)
+    examples = run("pydocs_examples.sql", modules=modules)
+    training = pairs(run("pydocs_train.sql", examples=examples))
+    heldout = pairs(run("pydocs_heldout.sql", examples=examples))
+    assert sorted(training + heldout) == sorted(pairs(examples))
     assert 2_000 < len(training) < 6_000
     assert 0.03 < len(heldout) / len(training) < 0.12
     questions = [question for question, _ in training + heldout]
@@ -180,7 +186,11 @@ def test_examples_of_the_demo(modules: pa.Table) -> None:
     # No answer is trained on and held out too, nor trained on twice.
     assert len(set(answers)) == len(answers)
     assert all(20 <= len(answer) <= 600 and "\n" not in answer for _, answer in training + heldout)
-    assert training == examples("pydocs_examples.sql", modules)
+    # The order does not hang on that of the rows in between.
+    assert training == pairs(
+        run("pydocs_train.sql", examples=examples.take(list(range(examples.num_rows))[::-1]))
+    )
+    assert examples == run("pydocs_examples.sql", modules=modules)
 
 
 def test_command_writes_a_nested_table(
