@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import gzip
 import json
 import subprocess
@@ -277,6 +278,92 @@ def test_inputs_of_every_format(tmp_path: Path) -> None:
     pq.write_table(pa.Table.from_pylist(lines), tmp_path / "t.parquet")
     for name in ("t.jsonl", "t.json", "t.csv", "g.csv.gz", "t.parquet"):
         assert query("SELECT sum(a) AS s FROM t", {"t": tmp_path / name}).to_pylist() == [{"s": 3}], name
+
+
+RAGGED = [
+    ("t.csv", "a,b\n1,2\n3\n4,5,6\n", "line 3: expected 2 columns, found 1"),
+    ("t.csv", "name,note\nx,y\nz\n", "line 3: expected 2 columns, found 1"),
+    ("t.csv", "a,b\n1,2,3\n4,5,6\n", "line 2: expected 2 columns, found 3"),
+    ("t.csv", "a,b\n" + "1,2\n" * 50_000 + "1,2,3\n", "line 50002: expected 2 columns, found 3"),
+    ("t.csv", 'a,b\n1,"x\n2,3\n', "line 2: a quoted value does not end"),
+    ("t.csv", "\na,b\nx,y\n", "line 1 is blank"),
+    ("t.tsv", "a\tb\n1\t2\n3\n", "line 3: expected 2 columns, found 1"),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"), RAGGED, ids=[content[:20] for _, content, _ in RAGGED]
+)
+def test_ragged_csv_is_refused_with_its_line(tmp_path: Path, name: str, content: str, reason: str) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(DataError) as caught:
+        query("SELECT * FROM t", {"t": tmp_path / name})
+    assert reason in str(caught.value)
+
+
+def test_csv_is_split_at_commas_alone_and_typed_from_all_rows(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("text\nhello; world\nfoo; bar\n")
+    assert query("SELECT * FROM t", {"t": tmp_path / "t.csv"}).to_pylist() == [
+        {"text": "hello; world"},
+        {"text": "foo; bar"},
+    ]
+    (tmp_path / "u.csv").write_text(
+        "#n,day,unsure,big,at\n1,2024-01-05,01/02/2024,12345678901234567890123,10:00:00\n"
+    )
+    (row,) = query("SELECT * FROM t", {"t": tmp_path / "u.csv"}).to_pylist()
+    assert row == {
+        "#n": 1,
+        "day": datetime.date(2024, 1, 5),
+        "unsure": "01/02/2024",
+        "big": "12345678901234567890123",
+        "at": "10:00:00",
+    }
+    (tmp_path / "v.tsv").write_text("n\n" + "1\n" * 30_000 + "x\n")
+    assert query("SELECT max(n) AS m FROM t", {"t": tmp_path / "v.tsv"}).to_pylist() == [{"m": "x"}]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such names there")
+def test_a_tables_path_is_no_pattern(tmp_path: Path) -> None:
+    names = ["data1.csv", "data[1].csv", "data*.csv", "data?.csv", "data[.csv"]
+    for number, name in enumerate(names):
+        (tmp_path / name).write_text(f"a\n{number}\n")
+    for number, name in enumerate(names):
+        assert query("SELECT a FROM t", {"t": tmp_path / name}).to_pylist() == [{"a": number}], name
+
+
+def test_strings_of_json_stay_as_written(tmp_path: Path) -> None:
+    row = {
+        "at": "2024-01-01T10:00:00Z",
+        "day": "2024-1-5",
+        "id": "A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11",
+        "clock": "10:00:00",
+        "digits": "123",
+        "nested": {"DATE": [{"at": "2024-01-01 10:00:00"}], 'q"': "2024-01-01"},
+        "none": None,
+        "big": 2**63 - 1,
+        "text": "not a number: 12345678901234567890123",
+    }
+    (tmp_path / "t.jsonl").write_text(json.dumps(row) + "\n")
+    (tmp_path / "t.json").write_text(json.dumps([row]))
+    for name in ("t.jsonl", "t.json"):
+        assert query("SELECT * FROM t", {"t": tmp_path / name}).to_pylist() == [row]
+    keys = "".join(json.dumps({"m": {f"k{i}": "2024-01-05"}}) + "\n" for i in range(300))
+    (tmp_path / "m.jsonl").write_text(keys)
+    found = query("SELECT DISTINCT v FROM t LATERAL VIEW explode(m) e AS k, v", {"t": tmp_path / "m.jsonl"})
+    assert found.to_pylist() == [{"v": "2024-01-05"}]
+
+
+@pytest.mark.parametrize("digits", ["12345678901234567890123", str(2**63), str(-(2**63) - 1), "1" * 5000])
+def test_number_beyond_bigint_is_refused(tmp_path: Path, digits: str) -> None:
+    (tmp_path / "t.jsonl").write_text('{"a": [1]}\n{"a": [' + digits + "]}\n")
+    with pytest.raises(DataError, match=r"row 2: .* is no bigint"):
+        query("SELECT * FROM t", {"t": tmp_path / "t.jsonl"})
+
+
+def test_key_that_only_a_late_row_has(tmp_path: Path) -> None:
+    (tmp_path / "t.jsonl").write_text('{"a": 1}\n' * 30_000 + '{"a": 2, "b": "x"}\n')
+    found = query("SELECT a, b FROM t WHERE b IS NOT NULL", {"t": tmp_path / "t.jsonl"})
+    assert found.to_pylist() == [{"a": 2, "b": "x"}]
 
 
 @pytest.mark.parametrize(

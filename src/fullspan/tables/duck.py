@@ -10,20 +10,14 @@ from typing import TYPE_CHECKING
 
 from fullspan.core.errors import ConfigError, DataError, did_you_mean
 from fullspan.core.files import replacing
+from fullspan.tables.duck_files import csv_reason, csv_relation, escape_glob, json_relation, quote_path
 from fullspan.tables.scope import first_line, quote, quote_string
 
 if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
-_READERS = {
-    ".parquet": "read_parquet({})",
-    ".jsonl": "read_json({}, format = 'newline_delimited', maximum_object_size = 134217728)",
-    ".ndjson": "read_json({}, format = 'newline_delimited', maximum_object_size = 134217728)",
-    ".json": "read_json({}, format = 'auto', maximum_object_size = 134217728)",
-    ".csv": "read_csv({}, header = true)",
-    ".tsv": "read_csv({}, header = true, delim = '\t')",
-}
+_SUFFIXES = (".parquet", ".jsonl", ".ndjson", ".json", ".csv", ".tsv")
 _WRITERS = {
     ".parquet": "(FORMAT parquet, COMPRESSION zstd)",
     ".jsonl": "(FORMAT json)",
@@ -64,7 +58,9 @@ def connect(tables: Mapping[str, Path | pa.Table], writable: Path | None = None)
         spill = Path(tempfile.gettempdir(), f"fullspan-sql-{os.getpid()}")
         connection.execute(f"SET temp_directory = {quote_string(str(spill))}")
         add_macros(connection)
-        files = [str(path.resolve()) for path in tables.values() if isinstance(path, Path)]
+        paths = [str(path.resolve()) for path in tables.values() if isinstance(path, Path)]
+        # DuckDB asks both for the pattern that it is given and for the file that this finds.
+        files = [*paths, *map(escape_glob, paths)]
         files += [str(writable.resolve())] if writable else []
         connection.execute(f"SET allowed_paths = [{', '.join(map(quote_string, files))}]")
         connection.execute("SET enable_external_access = false")
@@ -83,8 +79,8 @@ def connect(tables: Mapping[str, Path | pa.Table], writable: Path | None = None)
 def _add_file(connection: duckdb.DuckDBPyConnection, name: str, path: Path) -> None:
     import duckdb
 
-    reader = _READERS.get(suffix_of(path))
-    if reader is None:
+    suffix = suffix_of(path)
+    if suffix not in _SUFFIXES:
         raise DataError(f"table {name}: no reader for {path}", "give a .parquet, .jsonl, .json or .csv file")
     if not path.is_file():
         near = (
@@ -93,9 +89,16 @@ def _add_file(connection: duckdb.DuckDBPyConnection, name: str, path: Path) -> N
         raise DataError(f"table {name}: no such file: {path}", near if near.startswith("did you") else "")
     if path.stat().st_size == 0:
         raise DataError(f"table {name}: {path} is empty")
-    relation = reader.format(quote_string(str(path.resolve())))
     try:
+        if suffix == ".parquet":
+            relation = f"read_parquet({quote_path(path)})"
+        elif suffix in (".csv", ".tsv"):
+            relation = csv_relation(connection, path, "," if suffix == ".csv" else "\t")
+        else:
+            relation = json_relation(connection, path, "auto" if suffix == ".json" else "newline_delimited")
         connection.execute(f"CREATE TEMP VIEW {quote(name)} AS SELECT * FROM {relation}")
+    except DataError as error:
+        raise DataError(f"table {name}: cannot read {path}: {error.message}", error.hint) from None
     except duckdb.Error as error:
         raise DataError(f"table {name}: cannot read {path}: {first_line(error)}") from None
 
@@ -202,6 +205,6 @@ def _copy(connection: duckdb.DuckDBPyConnection, sql: str, out: Path) -> tuple[i
 
 
 def _run_error(error: duckdb.Error) -> DataError:
-    text = first_line(error)
+    text = csv_reason(error)
     _, found, reason = text.partition("HiveQL: ")
     return DataError(reason if found else f"the query failed: {text}")
