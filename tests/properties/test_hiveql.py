@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import itertools
 import json
 import sys
@@ -185,6 +186,23 @@ def test_csv_round_trip(rows: list[tuple[int, str]]) -> None:
         file = Path(folder, "t.csv")
         write_table(table, file)
         assert query("SELECT * FROM t", {"t": file}).to_pylist() == table.to_pylist()
+
+
+cells = st.text("ab;|\t,\"\n' #-", max_size=5)
+
+
+@SETTINGS
+@given(st.integers(1, 3).flatmap(lambda n: st.lists(st.lists(cells, min_size=n, max_size=n), min_size=1)))
+def test_csv_is_read_as_python_writes_it(rows: list[list[str]]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "t.csv")
+        with file.open("w", newline="") as handle:
+            writer = csv.writer(handle, quoting=csv.QUOTE_ALL, lineterminator="\n")
+            writer.writerow([f"c{i}" for i in range(len(rows[0]))])
+            writer.writerows(rows)
+        found = query("SELECT * FROM t", {"t": file}).to_pylist()
+        # An empty value is NULL.
+        assert [list(row.values()) for row in found] == [[cell or None for cell in row] for row in rows]
 
 
 def test_no_torch_is_imported() -> None:

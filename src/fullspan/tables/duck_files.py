@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from duckdb.sqltypes import DuckDBPyType
 
 _BIGGEST = 2**63 - 1
-# No clock times, time zones and UUIDs, for which Hive has no types, nor dates of an unsure order (01/02/2024).
+# No clock times, time zones and UUIDs: Hive has no types for them. No dates of an unsure order (01/02/2024).
 _CSV_TYPES = (
     "auto_type_candidates = ['BOOLEAN', 'BIGINT', 'HUGEINT', 'DOUBLE', 'DATE', 'TIMESTAMP', 'VARCHAR'], "
     "dateformat = '%Y-%m-%d', timestampformat = '%Y-%m-%d %H:%M:%S'"
