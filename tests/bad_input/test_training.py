@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -193,6 +194,22 @@ def test_resuming_with_other_options_or_data_is_refused_by_name(
     with pytest.raises(RunError, match="content of data is"):
         train(TrainConfig.build({"run": run, "resume": True}))
     assert (run / "checkpoints" / "step-2").is_dir()
+
+
+def test_resuming_with_an_edited_model_of_the_same_size_is_refused(
+    tiny_chat_model: Path, tiny_examples: Path, tmp_path: Path
+) -> None:
+    folder, run = tmp_path / "model", tmp_path / "run"
+    shutil.copytree(tiny_chat_model, folder)
+    train(TrainConfig.build(_values(folder, tiny_examples, run=run)))
+    (folder / "README.md").write_text("Not part of the model.")
+    train(TrainConfig.build({"run": run, "resume": True}))
+    weights = folder / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1  # the exponent's lowest bit of the last weight
+    weights.write_bytes(content)
+    with pytest.raises(RunError, match="content of model is"):
+        train(TrainConfig.build({"run": run, "resume": True}))
 
 
 def test_a_damaged_checkpoint_is_named_and_the_one_before_still_resumes(

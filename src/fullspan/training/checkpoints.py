@@ -7,6 +7,7 @@ there whole, so a kill leaves the one before.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 import shutil
@@ -20,8 +21,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from fullspan.checkpoints.store import find_model
 from fullspan.core.errors import CheckpointError, RunError
-from fullspan.core.files import replacing
+from fullspan.core.files import replacing, sha256
+from fullspan.training.config import FREE_ON_RESUME, TrainConfig
 
 TENSORS, STATE = "tensors.safetensors", "state.json"
 KEPT = 2
@@ -183,6 +186,24 @@ def load_parameters(tensors: dict[str, Tensor], parameters: dict[str, nn.Paramet
 def load_best(folder: Path, progress: Progress, parameters: dict[str, nn.Parameter]) -> None:
     """Set the parameters to those of the lowest held-out loss."""
     load_parameters(load_file(folder / f"step-{progress.best_step}" / TENSORS), parameters)
+
+
+def fingerprint(config: TrainConfig) -> dict[str, Any]:
+    """What a run's numbers follow from: options, and the content of data and model."""
+    values = config.model_dump(mode="json", exclude=set(FREE_ON_RESUME))
+    values["content of data"] = sha256(config.data)
+    if config.eval_data is not None:
+        values["content of eval_data"] = sha256(config.eval_data)
+    path = find_model(config.model)
+    if path.is_file():
+        values["content of model"] = sha256(path)
+    else:  # weights, config and tokenizer; a read-me may change
+        files = sorted(
+            file for suffix in ("safetensors", "json", "jinja") for file in path.glob(f"*.{suffix}")
+        )
+        digests = [f"{file.name} {sha256(file)}" for file in files]
+        values["content of model"] = hashlib.sha256("\n".join(digests).encode()).hexdigest()
+    return values
 
 
 def check_fingerprint(saved: dict[str, Any], current: dict[str, Any]) -> None:

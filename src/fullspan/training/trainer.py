@@ -16,7 +16,7 @@ from fullspan.adapters.peft_format import save_adapter
 from fullspan.checkpoints.store import find_model
 from fullspan.core.device import default_device, default_dtype, set_threads
 from fullspan.core.errors import FullspanError, RunError
-from fullspan.core.files import replacing, sha256
+from fullspan.core.files import replacing
 from fullspan.core.progress import progress
 from fullspan.core.runs import Run
 from fullspan.core.seeding import seed_everything
@@ -27,7 +27,7 @@ from fullspan.objectives.sft import perplexity
 from fullspan.text.packing import Batch
 from fullspan.training import checkpoints
 from fullspan.training.checkpoints import Progress, RandomState
-from fullspan.training.config import FREE_ON_RESUME, TrainConfig
+from fullspan.training.config import TrainConfig
 from fullspan.training.data import TrainingData, prepare, read_files, total_steps
 from fullspan.training.export import export_model
 from fullspan.training.interrupts import Stop, TrainingStopped, stop_on_signals
@@ -168,6 +168,7 @@ class Trainer:
     """
 
     run: Run
+    fingerprint: dict[str, object]
 
     def __init__(self, config: TrainConfig, model: Llama, data: TrainingData) -> None:
         self.config = config
@@ -207,6 +208,10 @@ class Trainer:
             If the checkpoint is damaged.
         """
         self.run = run
+        self.fingerprint = checkpoints.fingerprint(self.config) | {
+            "engine": type(self.engine).__name__,
+            "dtype of the model": str(self.model.lm_head.weight.dtype),
+        }
         seed_everything(self.config.seed)
         self.random_state = RandomState()
         if self.config.resume:
@@ -214,25 +219,13 @@ class Trainer:
             saved = checkpoints.saved_checkpoints(self.checkpoint_folder)
             if saved:
                 self.progress, self.random_state = checkpoints.load_checkpoint(
-                    saved[-1], self.parameters, self.optimizer, self._fingerprint()
+                    saved[-1], self.parameters, self.optimizer, self.fingerprint
                 )
                 self.random_state.restore()
                 self._saved_step = self.progress.step
             self._trim_metrics()
         # Complete and reusable: the same command again makes a run of its own.
         self.config.model_copy(update={"run": None, "resume": False}).write(run.path / "config.yaml")
-
-    def _fingerprint(self) -> dict[str, object]:
-        config = self.config
-        values = config.model_dump(mode="json", exclude=set(FREE_ON_RESUME))
-        values["content of data"] = sha256(config.data)
-        if config.eval_data is not None:
-            values["content of eval_data"] = sha256(config.eval_data)
-        files = [path] if (path := find_model(config.model)).is_file() else sorted(path.rglob("*"))
-        values["size of the model"] = sum(file.stat().st_size for file in files if file.is_file())
-        values["engine"] = type(self.engine).__name__
-        values["dtype of the model"] = str(self.model.lm_head.weight.dtype)
-        return values
 
     def _trim_metrics(self) -> None:
         """Drop the metrics of steps that will be done again."""
@@ -387,7 +380,7 @@ class Trainer:
             self.optimizer,
             self.progress,
             self.random_state,
-            self._fingerprint(),
+            self.fingerprint,
             keep_best=self.config.patience is not None,
         )
         self._saved_step = self.progress.step
