@@ -10,7 +10,9 @@ import functools
 import itertools
 import json
 import re
+import string
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextvars import ContextVar
 from datetime import datetime
 from typing import Any
 
@@ -27,10 +29,15 @@ import jinja2.utils
 from fullspan.core.errors import ConfigError, DataError
 
 MAX_STEPS = 50_000  # turns of loops and calls of macros in one rendering
-MAX_CHARACTERS = 64 * 1024 * 1024
-# Names in the context that no template can spell.
+MAX_CHARACTERS = 64 * 1024 * 1024  # read and made by all operations of one rendering together
+# A name in the context that no template can spell.
 _MARK = "mark of blocks"
-_STEPS = "steps so far"
+_MAX_WIDTH = 9_999  # of a field in a format
+# Filters that hand on items without making texts of them.
+_BY_REFERENCE = frozenset(
+    "attr count d default dictsort first groupby items last length list map max min reject "
+    "rejectattr reverse select selectattr sort unique".split()
+)
 
 
 class _Refusal(jinja2.TemplateError):
@@ -39,6 +46,51 @@ class _Refusal(jinja2.TemplateError):
 
 class _OutOfBounds(jinja2.TemplateError):
     """The template does too much."""
+
+
+class _Work:
+    """What one rendering has done so far."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+        self.characters = 0
+
+    def charge(self, characters: int) -> None:
+        """Count characters (or items of a list) before they are made."""
+        self.characters += characters
+        if self.characters > MAX_CHARACTERS:
+            raise _OutOfBounds(f"makes more than {MAX_CHARACTERS} characters")
+
+
+_work: ContextVar[_Work] = ContextVar("work")
+
+
+def _charge(characters: int) -> None:
+    _work.get().charge(characters)
+
+
+def _size(value: Any) -> int:
+    """Characters of `value` printed, nearly; a list counts its items as often as they are in it."""
+    if isinstance(value, str | bytes):
+        return len(value)
+    if isinstance(value, int):
+        return 1 + value.bit_length() // 3
+    if not isinstance(value, Mapping | list | tuple):
+        return 1
+    size = 2
+    for item in itertools.chain(value, value.values()) if isinstance(value, Mapping) else value:
+        size += 2 + _size(item)
+        if size > MAX_CHARACTERS:
+            break
+    return size
+
+
+def _length(value: Any) -> int:
+    return len(value) if isinstance(value, str | bytes | Mapping | list | tuple) else 0
+
+
+def _numbers(values: Iterable[Any]) -> int:
+    return sum(abs(value) for value in values if isinstance(value, int))
 
 
 class _NamedUndefined(jinja2.Undefined):
@@ -98,6 +150,9 @@ class _Namespace(jinja2.utils.Namespace):
         _Namespace._check(name)
         jinja2.utils.Namespace.__setitem__(self, name, value)
 
+    def __repr__(self) -> str:
+        return "<namespace>"
+
     @staticmethod
     def _check(name: Any) -> None:
         if isinstance(name, str) and name.startswith("_"):
@@ -105,7 +160,7 @@ class _Namespace(jinja2.utils.Namespace):
 
 
 class _Environment(jinja2.sandbox.ImmutableSandboxedEnvironment):
-    """Jinja's sandbox, with a count of steps that ends runaway templates."""
+    """Jinja's sandbox, which counts the work of a rendering and so ends runaway templates."""
 
     intercepted_binops = frozenset(["+", "%", "*", "**"])
 
@@ -115,11 +170,15 @@ class _Environment(jinja2.sandbox.ImmutableSandboxedEnvironment):
             lstrip_blocks=True,
             undefined=_NamedUndefined,
             extensions=[_GenerationBlocks, jinja2.ext.loopcontrols],
+            optimized=False,  # nothing runs while a template is compiled
+            finalize=_printed,
         )
+        # They make gigantic texts of small ones, and no chat needs them.
+        for name in ("format", "wordwrap", "urlize", "xmlattr", "pprint"):
+            del self.filters[name]
+        del self.globals["lipsum"]
         self.filters["tojson"] = _tojson
-        self.filters |= {"center": _center, "indent": _indent, "join": _join, "replace": _replace}
-        # A width in a format makes a gigantic text as well, and `lipsum` a long one: nobody needs them.
-        del self.filters["format"], self.globals["lipsum"]
+        self.filters = {name: _charged(name, function) for name, function in self.filters.items()}
         self.globals |= {
             "raise_exception": _raise_exception,
             "strftime_now": _strftime_now,
@@ -127,51 +186,66 @@ class _Environment(jinja2.sandbox.ImmutableSandboxedEnvironment):
             "namespace": _Namespace,
         }
 
-    def step(self, context: jinja2.runtime.Context) -> None:
-        """Called by every turn of a loop and by every macro."""
-        if next(context[_STEPS]) >= MAX_STEPS:
+    def step(self, characters: int) -> None:
+        """Called by every turn of a loop and by every macro, with the length of the literal text inside."""
+        work = _work.get()
+        work.steps += 1
+        if work.steps > MAX_STEPS:
             raise _OutOfBounds(f"takes more than {MAX_STEPS} steps")
+        work.charge(characters)
 
     def call_binop(self, context: jinja2.runtime.Context, operator: str, left: Any, right: Any) -> Any:
-        """Add, multiply and raise, as long as the result is of a sensible size."""
-        if operator == "+":
-            _check_size([left, right])
-            return super().call_binop(context, operator, left, right)
-        if operator == "%" and isinstance(left, str):
-            _check_widths(left)
-            _check_size(right if isinstance(right, tuple) else [right])
-        if operator == "**" and not (abs(left) < 2**32 and abs(right) < 64):
+        """Add, multiply, raise and format, once the result has been charged."""
+        numbers = isinstance(left, int | float) and isinstance(right, int | float)
+        if operator == "**" and not (numbers and abs(left) < 2**32 and abs(right) < 64):
             raise _OutOfBounds(f"raises {left!r} to the power of {right!r}")
-        for sequence, factor in ((left, right), (right, left)):
-            too_long = isinstance(sequence, str | list | tuple) and isinstance(factor, int)
-            if too_long and len(sequence) * factor > MAX_CHARACTERS:
-                raise _OutOfBounds(f"repeats a text or list {factor} times")
+        if operator == "%" and isinstance(left, str | bytes):
+            _charge(str(left).count("%") * (_size(right) + _MAX_WIDTH))
+            _check_widths(str(left))
+        if operator == "+":
+            _charge(_length(left) + _length(right))
+        if operator == "*" and not numbers:
+            _charge(_length(left) * _numbers([right]) + _length(right) * _numbers([left]))
+        if operator == "*" and numbers and _size(left) + _size(right) > 1000:
+            raise _OutOfBounds("multiplies gigantic numbers")
         return super().call_binop(context, operator, left, right)
 
     def call(self, context: jinja2.runtime.Context, called: Any, *args: Any, **kwargs: Any) -> Any:
-        """Call what a template calls, unless it makes a gigantic text (`ljust`, `replace`, `join`)."""
-        _check_size(args)
+        """Call what a template calls, once the result of a text's method (`ljust`, `replace`) is charged."""
         owner = getattr(called, "__self__", None)
-        if isinstance(owner, str):
-            if called.__name__ == "replace":
-                _check_replace(owner, *args)
-            if called.__name__ == "join":
-                args = (list(args[0]),)
-                _check_join(owner, args[0])
+        if isinstance(owner, str | bytes | int | float):
+            if called.__name__ == "join" and args:
+                args = (list(args[0]), *args[1:])
+            _charge_result(called.__name__, owner, [*args, *kwargs.values()])
+        else:
+            _charge(_length(owner))
         return super().call(context, called, *args, **kwargs)
 
     def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
         """`str.format` and `str.format_map`, which the sandbox has its own forms of."""
         wrapped = super().wrap_str_format(value)
-        if wrapped is not None:
-            _check_widths(value.__self__)
-        return wrapped
+        if wrapped is None:
+            return None
+
+        def charged(*args: Any, **kwargs: Any) -> str:
+            fields = list(string.Formatter().parse(value.__self__))
+            for _, _, width, _ in fields:
+                if width and re.search(r"\{|\d{5}", width):
+                    raise _OutOfBounds("formats with a computed or a gigantic width")
+            _charge(len(value.__self__) + len(fields) * (_size(args) + _size(kwargs) + _MAX_WIDTH))
+            return wrapped(*args, **kwargs)
+
+        return charged
 
     def concatenate(self, *parts: Any) -> str:
-        """`a ~ b`, as long as the result is of a sensible size."""
-        texts = [str(part) for part in parts]
-        _check_size(texts)
-        return "".join(texts)
+        """`a ~ b`."""
+        _charge(sum(map(_size, parts)))
+        return "".join(map(str, parts))
+
+    def sliced(self, value: Any) -> Any:
+        """What a slice is taken of."""
+        _charge(_length(value))
+        return value
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> jinja2.nodes.Template:
         tree = super()._parse(source, name, filename)
@@ -179,12 +253,17 @@ class _Environment(jinja2.sandbox.ImmutableSandboxedEnvironment):
         nodes: Iterator[Any] = tree.find_all(repeated)
         for node in nodes:
             step = jinja2.nodes.EnvironmentAttribute("step")
-            call = jinja2.nodes.Call(step, [jinja2.nodes.ContextReference()], [], None, None)
+            literal = sum(len(data.data) for data in node.find_all(jinja2.nodes.TemplateData))
+            call = jinja2.nodes.Call(step, [jinja2.nodes.Const(literal)], [], None, None)
             node.body.insert(0, jinja2.nodes.ExprStmt(call).set_lineno(node.lineno))
         for node in list(tree.find_all(jinja2.nodes.Concat)):
             # A node cannot be replaced in place, but its parts can: a concatenation of one call.
             joined = jinja2.nodes.EnvironmentAttribute("concatenate")
             node.nodes = [jinja2.nodes.Call(joined, node.nodes, [], None, None)]
+        for node in list(tree.find_all(jinja2.nodes.Getitem)):
+            if isinstance(node.arg, jinja2.nodes.Slice):
+                sliced = jinja2.nodes.EnvironmentAttribute("sliced")
+                node.node = jinja2.nodes.Call(sliced, [node.node], [], None, None)
         return tree
 
 
@@ -198,52 +277,47 @@ class _TemplateDict:
         return dict.fromkeys(keys, value)
 
 
-def _check_size(values: Iterable[Any]) -> None:
-    """Refuse numbers and texts from which something gigantic would be made."""
-    size = 0
-    for value in values:
-        size += len(value) if isinstance(value, str | list | tuple) else 0
-        if size > MAX_CHARACTERS or (isinstance(value, int) and abs(value) > MAX_CHARACTERS):
-            raise _OutOfBounds("makes a text or list that is too long")
-
-
 def _check_widths(template: str) -> None:
-    if re.search(r"\d{7}", template):
-        raise _OutOfBounds("formats a text that is too long")
+    if re.search(r"%[^a-zA-Z%]*(\*|\d{5})", template):
+        raise _OutOfBounds("formats with a computed or a gigantic width")
 
 
-def _check_replace(text: str, old: str, new: str, *_: Any) -> None:
-    if len(text) + len(text) // max(len(old), 1) * len(new) > MAX_CHARACTERS:
-        raise _OutOfBounds("replaces by a text that is too long")
+def _charge_result(name: str, owner: Any, values: list[Any]) -> None:
+    """Charge what the method or filter `name` of `owner` makes."""
+    size, others = _size(owner), sum(map(_size, values)) + _numbers(values)
+    if name == "replace" and len(values) >= 2:
+        _charge(size + (size // max(_length(values[0]), 1) + 1) * _length(values[1]))
+    elif name == "join":  # the separator owns the method, and the list the filter
+        separator, parts = (owner, values[:1]) if isinstance(owner, str | bytes) else (values[:1], owner)
+        _charge(_size(parts) + (_length(owner) + _length(parts) + 1) * _size(separator))
+    elif name in ("indent", "tojson", "sum", "translate", "expandtabs"):
+        _charge((1 + size) * (1 + others))
+    else:
+        _charge(size + others)
 
 
-def _check_join(separator: str, parts: Iterable[Any]) -> None:
-    if sum(len(str(part)) + len(separator) for part in parts) > MAX_CHARACTERS:
-        raise _OutOfBounds("joins to a text that is too long")
+def _charged(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a filter run once its result has been charged."""
+    skipped = 1 if hasattr(function, "jinja_pass_arg") else 0
+
+    @functools.wraps(function)
+    def charged(*args: Any, **kwargs: Any) -> Any:
+        value, *others = args[skipped:]
+        if isinstance(value, Iterator):
+            value = list(value)
+        if name in _BY_REFERENCE:
+            _charge(_length(value))
+        else:
+            _charge_result(name, value, [*others, *kwargs.values()])
+        return function(*args[:skipped], value, *others, **kwargs)
+
+    return charged
 
 
-@jinja2.pass_eval_context
-def _replace(eval_context: Any, s: str, old: str, new: str, count: int | None = None) -> str:
-    _check_replace(str(s), old, new)
-    return str(jinja2.filters.do_replace(eval_context, s, old, new, count))
-
-
-@jinja2.pass_eval_context
-def _join(eval_context: Any, value: Iterable[Any], d: str = "", attribute: str | int | None = None) -> str:
-    parts = list(value)
-    _check_join(d, parts)
-    return str(jinja2.filters.do_join(eval_context, parts, d, attribute))
-
-
-def _center(value: str, width: int = 80) -> str:
-    _check_size([value, width])
-    return jinja2.filters.do_center(value, width)
-
-
-def _indent(s: str, width: int | str = 4, first: bool = False, blank: bool = False) -> str:
-    _check_size([width])
-    _check_replace(s, "\n", " " * width if isinstance(width, int) else width)
-    return jinja2.filters.do_indent(s, width, first, blank)
+@jinja2.pass_context  # which also keeps Jinja from printing constants while it compiles
+def _printed(context: jinja2.runtime.Context, value: Any) -> Any:
+    _charge(_size(value))
+    return value
 
 
 def _tojson(
@@ -264,6 +338,8 @@ def _raise_exception(message: str) -> None:
 
 
 def _strftime_now(format: str) -> str:
+    _check_widths(format)
+    _charge(64 * len(format))
     return datetime.now().strftime(format)
 
 
@@ -301,15 +377,9 @@ def run_template(template: jinja2.Template, context: Mapping[str, Any], block_ma
     DataError, ConfigError
         As `fullspan.text.chat.render` says.
     """
-    own = {_MARK: block_mark, _STEPS: itertools.count()}
-    parts: list[str] = []
-    length = 0
+    token = _work.set(_Work())
     try:
-        for part in template.generate({**context, **own}):
-            parts.append(part)
-            length += len(part)
-            if length > MAX_CHARACTERS:
-                raise _OutOfBounds(f"prints more than {MAX_CHARACTERS} characters")
+        return template.render({**context, _MARK: block_mark})
     except _Refusal as error:
         raise DataError(f"the chat template refuses these messages: {error.message}") from None
     except _OutOfBounds as error:
@@ -325,4 +395,5 @@ def run_template(template: jinja2.Template, context: Mapping[str, Any], block_ma
         raise ConfigError("the chat template calls itself without end") from None
     except (jinja2.TemplateError, ArithmeticError, LookupError, TypeError, ValueError, MemoryError) as error:
         raise ConfigError(f"the chat template fails with {type(error).__name__}: {error}") from None
-    return "".join(parts)
+    finally:
+        _work.reset(token)
