@@ -4,7 +4,7 @@
 
 The peer runs in three ways: batches padded as they come, batches of similar lengths, and packed into one row
 with a block-diagonal mask. All take the same examples, LoRA on every linear layer, and bfloat16 throughout.
-Prints supervised tokens per second (median over rounds) and where the fused step's time goes.
+Prints supervised tokens per second (median over rounds) and the process's peak memory.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def main() -> None:
     start = time.perf_counter()
     ways["fullspan, fused"] = (lambda batch: fused.loss_and_grads(batch, batch.n_supervised), packed(data))
     rate(*ways["fullspan, fused"])
-    print(f"first call {time.perf_counter() - start:.1f} s (compiles kernels)")
+    print(f"first pass {time.perf_counter() - start:.1f} s (with compilation)")
     rates: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(options.rounds):
         for name, (step, batches) in ways.items():
