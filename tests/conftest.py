@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,20 @@ def smollm2_path() -> Path:
     store = ModelStore()
     store.pull("smollm2-135m-instruct")
     return store.path("smollm2-135m-instruct")
+
+
+@pytest.fixture(scope="session")
+def smollm2_reference(smollm2_path: Path) -> Any:
+    """transformers' model of the same file, its weights dequantised by transformers."""
+    import torch
+    import transformers
+
+    return transformers.AutoModelForCausalLM.from_pretrained(
+        smollm2_path.parent,
+        gguf_file=smollm2_path.name,
+        quantization_config=transformers.GgufConfig(dequantize=True),
+        dtype=torch.float32,
+    ).eval()
 
 
 @pytest.fixture(scope="session")

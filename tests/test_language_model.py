@@ -239,6 +239,8 @@ class Terminal:
             stdout=them,
             stderr=them,
             start_new_session=True,
+            # A shell starts its background jobs deaf to Ctrl-C; a person's terminal does not.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
         os.close(them)
         self.seen = ""

@@ -201,13 +201,11 @@ def test_generation_ends_at_the_context(tiny):
 
 
 @pytest.fixture(scope="module")
-def smollm2(smollm2_path):
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+def smollm2(smollm2_path, smollm2_reference):
+    from transformers import AutoTokenizer
 
-    place = {"pretrained_model_name_or_path": smollm2_path.parent, "gguf_file": smollm2_path.name}
-    reference = AutoModelForCausalLM.from_pretrained(**place, dtype=torch.float32).eval()
-    model = fullspan.load(smollm2_path, dtype=torch.float32)
-    return model, reference, AutoTokenizer.from_pretrained(**place)
+    tokenizer = AutoTokenizer.from_pretrained(smollm2_path.parent, gguf_file=smollm2_path.name)
+    return fullspan.load(smollm2_path, dtype=torch.float32), smollm2_reference, tokenizer
 
 
 QUESTIONS = ["What is the capital of France?", "Write a haiku about naïve 🐍 code.", "1+1=?"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -389,11 +388,8 @@ PROMPTS = (
 
 
 @pytest.fixture(scope="module")
-def smollm2(smollm2_path: Path) -> Iterator[tuple[Llama, Any]]:
-    reference = transformers.AutoModelForCausalLM.from_pretrained(
-        smollm2_path.parent, gguf_file=smollm2_path.name, dtype=torch.float32
-    )
-    yield load_model(smollm2_path), reference.eval()
+def smollm2(smollm2_path: Path, smollm2_reference: Any) -> tuple[Llama, Any]:
+    return load_model(smollm2_path), smollm2_reference
 
 
 def prompts_left_padded(path: Path) -> tuple[Tensor, Tensor]:

@@ -78,7 +78,8 @@ class SafetensorsFolder:
         absent = sorted(set(index) - set(self._file_of))
         if absent:
             raise CheckpointError(
-                f"{len(absent)} tensors of {_INDEX} are not in the files it names: {', '.join(absent[:10])}"
+                f"{len(absent)} tensors of {self.path / _INDEX} are not in the files it names: "
+                + ", ".join(map(repr, absent[:10]))
             )
 
     @cached_property
