@@ -4,7 +4,7 @@ PYTHON ?= python3
 MODEL_FILE ?=
 BIN := .venv/bin
 
-.PHONY: help demo test lint bench docs clean setup-demo setup-dev
+.PHONY: help demo test lint bench docs clean setup-demo setup-dev setup-docs
 
 help:
 	@echo "make demo   from a raw table to a fine-tuned assistant and a report, in minutes"

@@ -62,6 +62,8 @@ def test_config_survives_yaml(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("[1, 2]", "holds a list"),
+        ("", "is empty"),
+        ("1: 2", "by name"),
         ("a: [", "not valid YAML"),
         ("!!python/object:os.system {}", "not valid YAML"),
     ],
@@ -137,7 +139,7 @@ def test_metrics_survive_a_torn_line(tmp_path: Path) -> None:
 
 def test_a_broken_metrics_line_is_named(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text('{"step": 1}\nnot json\n{"step": 2}\n')
-    with pytest.raises(RunError, match="line 2 is not JSON"):
+    with pytest.raises(RunError, match="line 2 is no JSON object with a step"):
         read_metrics(tmp_path / "metrics.jsonl")
 
 

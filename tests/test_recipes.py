@@ -20,7 +20,7 @@ steps:
   - title: keep some rows
     command: sql
     options:
-      query: SELECT a, b FROM rows WHERE a <= {limit}
+      query: "-- the first rows\\nSELECT a, b FROM rows WHERE a <= {limit}"
       table: ["rows={recipe}/rows.jsonl"]
       out: "{run}/some.jsonl"
   - title: count them
@@ -143,6 +143,7 @@ def test_a_failed_step_names_itself_and_the_run_goes_on_there(
         (("title: count them", "title: keep some rows"), "two steps have the title", ""),
         (('{run}/count.jsonl"', '{run}"'), "writes over the run itself", ""),
         (("look at {run}", "look at {rum}"), "names 'rum'", "did you mean 'run'?"),
+        (("{limit: 2}", "{limit: 2, run: x}"), "cannot be named 'run'", ""),
         (("{limit: 2}", "[limit]"), "variables: input should be a valid dictionary", ""),
     ],
 )

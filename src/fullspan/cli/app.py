@@ -108,7 +108,8 @@ def main() -> None:
     """Run the command line; an error ends in a message and a hint, never in a bare traceback."""
     for stream in (sys.stdout, sys.stderr):
         # A terminal that cannot show a character shows a question mark; an answer is not lost for it.
-        stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+        if stream is not None:  # it is None where the caller has closed it
+            stream.reconfigure(errors="replace")  # type: ignore[union-attr]
     # The flag is taken before the verb and at the very end, so that it works for any error.
     debug = "--debug" in (sys.argv[1:2] + sys.argv[2:][-1:])
     if debug and sys.argv[1] != "--debug":

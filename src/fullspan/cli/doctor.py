@@ -22,7 +22,7 @@ def command(config: DoctorConfig) -> None:
     _section("machine")
     _line("system", f"{platform.system()} {platform.release()} {platform.machine()}")
     _line("processor", cpu_name())
-    _line("cores", f"{usable_cores()} usable")
+    _line("threads", f"{usable_cores()}, one for each usable core")
     _line("memory", f"{memory.total / 2**30:.1f} GiB, {memory.available / 2**30:.1f} GiB free")
     _line("instruction sets", " ".join(cpu_features()) or "none that fullspan knows")
     _line("bfloat16", "in hardware" if has_fast_bfloat16() else "not in hardware: float32 is used")
@@ -61,8 +61,8 @@ def _models() -> None:
 
     store = ModelStore()
     _line("store", str(store.root))
-    for name in store.list():
-        _line("model", str(name))
+    for model in store.list():
+        _line("model", f"{model.name}, {model.n_bytes / 1e6:.0f} MB")
 
 
 def _section(title: str) -> None:

@@ -78,7 +78,7 @@ def _is_argument(field: FieldInfo) -> bool:
 
 def _shown_default(field: FieldInfo) -> str:
     default = field.get_default(call_default_factory=False)
-    if field.is_required() or default is None or default == []:
+    if field.is_required() or default is None or default in ([], ()):
         return ""
     if isinstance(default, bool):
         default = "yes" if default else "no"

@@ -133,8 +133,12 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"no such file: {path}", "give the path of a YAML file") from None
+    except IsADirectoryError:
+        raise ConfigError(f"{path} is a folder, expected a YAML file") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid YAML: {error}") from None
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path} holds a {type(content).__name__}, expected a mapping of options")
+    if content is None:
+        raise ConfigError(f"{path} is empty, expected a mapping of options")
+    if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
+        raise ConfigError(f"{path} holds a {type(content).__name__}, expected a mapping of options by name")
     return content

@@ -128,7 +128,9 @@ def read_metrics(path: Path | str) -> list[dict[str, Any]]:
     lines = []
     for number, line in enumerate(whole.splitlines(), start=1):
         try:
-            lines.append(json.loads(line))
-        except json.JSONDecodeError:
-            raise RunError(f"{path}, line {number} is not JSON: {line[:80]!r}") from None
+            values = json.loads(line)
+            values["step"]
+        except (json.JSONDecodeError, TypeError, KeyError):
+            raise RunError(f"{path}, line {number} is no JSON object with a step: {line[:80]!r}") from None
+        lines.append(values)
     return lines

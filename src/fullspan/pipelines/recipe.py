@@ -129,6 +129,8 @@ def read_recipe(path: Path, assignments: list[str]) -> Recipe:
     """Read a recipe, fill in `{recipe}` and apply `NAME=VALUE` assignments to its variables."""
     recipe = Recipe.read(path)
     variables = dict(recipe.variables)
+    for name in {"run", "recipe"} & set(variables):
+        raise ConfigError(f"a variable cannot be named {name!r}: {{{name}}} is the {name}'s folder")
     for assignment in assignments:
         name, equals, value = assignment.partition("=")
         if not equals:
@@ -164,7 +166,21 @@ def plan(recipe: Recipe, run_path: Path, config_of: Callable[[str], type[Config]
 def step_records(run_path: Path) -> list[dict[str, Any]]:
     """What `run_recipe` noted of each step: title, command, seconds, fingerprint, state."""
     file = run_path / "steps.json"
-    return list(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else []
+    return list(read_json(file)) if file.exists() else []
+
+
+def read_json(file: Path) -> Any:
+    """Read a JSON file of a run.
+
+    Raises
+    ------
+    RunError
+        If it is damaged.
+    """
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RunError(f"{file} is damaged: {error}", "remove it, and run the recipe again") from None
 
 
 def _run_step(run_path: Path, step: PlannedStep, heading: str) -> None:
@@ -185,9 +201,14 @@ def _run_step(run_path: Path, step: PlannedStep, heading: str) -> None:
     seconds = time.monotonic() - started
     done = {**record, "seconds": seconds, "outputs": _outputs(step)}
     _note(run_path, {**done, "state": "done" if code == 0 else "failed"})
+    if code in (130, -signal.SIGINT, -signal.SIGTERM):
+        print(f"stopped in step {step.title!r}; the same command goes on from there", file=sys.stderr)
+        raise SystemExit(130)
     if code:
-        stopped = "was stopped" if code in (130, -2, -15, 143) else f"failed with exit code {code}"
-        raise RunError(f"step {step.title!r} {stopped}", "run the same command again to go on from this step")
+        raise RunError(
+            f"step {step.title!r} failed with exit code {code}",
+            "mend what it says, and run the same command again to go on from this step",
+        )
 
 
 def _call(command: list[str]) -> int:
@@ -290,4 +311,5 @@ def _arguments(config: Config, given: Mapping[str, Any]) -> list[str]:
             flags.append(f"--{'' if value else 'no-'}{name.replace('_', '-')}")
         elif value is not None:
             flags += [word for item in values for word in (f"--{name.replace('_', '-')}", str(item))]
-    return positional + flags
+    # What follows -- is never taken for a flag.
+    return [*flags, "--", *positional] if positional else flags

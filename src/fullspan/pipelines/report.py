@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 from collections.abc import Iterator
@@ -10,15 +11,17 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import jinja2
-import yaml
+import pyarrow
+import pyarrow.json
+import pyarrow.parquet
 from pydantic import Field
 
 from fullspan._version import __version__
-from fullspan.core.config import Argument, Config, InputPath
+from fullspan.core.config import Argument, Config, InputPath, read_yaml
 from fullspan.core.errors import RunError
 from fullspan.core.files import replacing
 from fullspan.core.runs import read_metrics
-from fullspan.pipelines.recipe import closing_lines, step_records
+from fullspan.pipelines.recipe import closing_lines, read_json, step_records
 
 _PREVIEW_ROWS = 3
 _CELL_CHARACTERS = 600
@@ -80,14 +83,12 @@ def write_report(run_path: Path) -> Path:
         undefined=jinja2.StrictUndefined,
     )
     html = environment.get_template("report.html.jinja").render(
-        title=config.get("name", run_path.name),
-        description=config.get("description", ""),
+        title=config.get("name") or run_path.name,
+        description=config.get("description") or "",
         figures=list(_figures(metrics, evaluation)),
         plots=[plot for path, lines in metrics.items() for plot in _plots(path, lines)],
         samples=evaluation.get("samples", []),
-        tables=[
-            _preview(file) for suffix in ("parquet", "jsonl") for file in sorted(run_path.glob(f"*.{suffix}"))
-        ],
+        tables=list(_previews(run_path)),
         steps=[step for step in steps if step["state"] == "done"],
         closing=closing_lines(run_path),
         version=__version__,
@@ -105,12 +106,12 @@ def _below(run_path: Path, name: str) -> list[Path]:
 
 def _config(run_path: Path) -> dict[str, Any]:
     file = run_path / "config.yaml"
-    return dict(yaml.safe_load(file.read_text(encoding="utf-8"))) if file.exists() else {}
+    return read_yaml(file) if file.exists() else {}
 
 
 def _evaluation(run_path: Path) -> dict[str, Any]:
     file = run_path / "evaluation.json"
-    return dict(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else {}
+    return dict(read_json(file)) if file.exists() else {}
 
 
 def _figures(
@@ -172,10 +173,16 @@ def _curves(curves: dict[str, list[tuple[int, float]]], label: str) -> str:
     return text.getvalue()[text.getvalue().index("<svg") :]
 
 
-def _preview(file: Path) -> Table:
-    import pyarrow.json
-    import pyarrow.parquet
+def _previews(run_path: Path) -> Iterator[Table]:
+    for suffix in ("parquet", "jsonl"):
+        for file in sorted(run_path.glob(f"*.{suffix}")):
+            # Metrics are shown as curves; an empty or foreign file is nothing to look at.
+            if file.name != "metrics.jsonl" and file.stat().st_size:
+                with contextlib.suppress(pyarrow.ArrowInvalid):
+                    yield _preview(file)
 
+
+def _preview(file: Path) -> Table:
     if file.suffix == ".parquet":
         table = pyarrow.parquet.read_table(file)
     else:
