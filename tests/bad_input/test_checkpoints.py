@@ -318,3 +318,23 @@ def test_a_full_disk_is_told_and_loses_nothing(tmp_path: Path, name: str) -> Non
     )
     assert f"cannot write {path}" in done.stdout, done.stderr
     assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["notes.txt"],
+        ["tokenizer.json"],
+        ["config.json", "settings.json"],
+        ["config.json", "model.safetensors", "README.md"],
+        ["config.json", "model.safetensors", "recipe.yaml"],
+        ["model.safetensors"],
+    ],
+    ids=" ".join,
+)
+def test_a_folder_with_files_of_a_person_is_never_replaced(tmp_path: Path, names: list[str]) -> None:
+    for name in names:
+        (tmp_path / name).write_text("mine")
+    with pytest.raises(CheckpointError, match="choose a new folder, or empty this one"):
+        write_folder(tmp_path, {}, {"a": torch.ones(1)})
+    assert {file.name: file.read_text() for file in tmp_path.iterdir()} == dict.fromkeys(names, "mine")

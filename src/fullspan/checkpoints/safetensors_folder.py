@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -16,8 +17,14 @@ from fullspan.core.errors import CheckpointError, did_you_mean
 from fullspan.core.files import replacing
 
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
-# What a model folder is made of; a folder with anything else in it is never replaced.
-_MODEL_SUFFIXES = {".json", ".safetensors", ".jinja", ".txt", ".model", ".md", ".yaml"}
+# The files that programs write for a model; a folder with anything else in it is never replaced.
+# README.md and the like are not among them: a person may have written those.
+_WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors")
+_WRITTEN_BY_PROGRAMS = frozenset(
+    f"""{_INDEX} config.json generation_config.json tokenizer.json tokenizer_config.json tokenizer.model
+    special_tokens_map.json added_tokens.json vocab.json vocab.txt merges.txt chat_template.jinja
+    chat_template.json""".split()
+)
 
 
 class SafetensorsFolder:
@@ -147,7 +154,7 @@ def write_folder(
         If `path` holds something else, two tensors are one (tied weights), or the disk is full.
     """
     path = Path(path)
-    _refuse_other_content(path)
+    refuse_other_content(path)
     _refuse_aliases(tensors)
     shards = _shards(tensors, max_shard_bytes)
     try:
@@ -200,16 +207,26 @@ def _shards(tensors: Mapping[str, torch.Tensor], max_bytes: int) -> list[list[st
     return shards
 
 
-def _refuse_other_content(path: Path) -> None:
+def refuse_other_content(path: Path) -> None:
+    """Check that a model may be written to `path`: nothing, an empty folder or an older model is there.
+
+    Raises
+    ------
+    CheckpointError
+        If it is a file, or a folder with something that writing a model would delete.
+    """
     if path.is_file():
         raise CheckpointError(f"{path} is a file, expected a folder to write the model to")
-    if path.is_dir():
-        for item in path.iterdir():
-            if item.is_dir() or item.suffix not in _MODEL_SUFFIXES:
-                raise CheckpointError(
-                    f"{path} exists and holds {item.name!r}, which is no part of a model",
-                    "choose a new folder, or empty this one",
-                )
+    items = sorted(path.iterdir()) if path.is_dir() else []
+    hint = "choose a new folder, or empty this one"
+    for item in items:
+        if item.is_dir() or not (item.name in _WRITTEN_BY_PROGRAMS or _WEIGHTS.fullmatch(item.name)):
+            raise CheckpointError(
+                f"{path} exists and holds {item.name!r}, which is no part of a model", hint
+            )
+    names = {item.name for item in items}
+    if items and not ("config.json" in names and any(map(_WEIGHTS.fullmatch, names))):
+        raise CheckpointError(f"{path} exists and is no model: it holds {items[0].name!r}", hint)
 
 
 def _refuse_aliases(tensors: Mapping[str, torch.Tensor]) -> None:
