@@ -15,6 +15,7 @@ import pytest
 
 from fullspan.core.errors import CheckpointError, ConfigError, DataError, FullspanError, RunError
 from fullspan.training.config import TrainConfig
+from fullspan.training.export import export_model
 from fullspan.training.trainer import train
 
 
@@ -288,3 +289,33 @@ def test_the_command_line_names_a_wrong_option() -> None:
     assert "--learning-rate" in done.stderr
     with pytest.raises(ConfigError, match="model: is required"):
         TrainConfig.build({})
+
+
+# Exports ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        ("text.txt/model.gguf", "text.txt is no folder"),
+        ("text.txt/a/b", "text.txt is no folder"),
+        ("text.txt", "is a file, expected a folder"),
+        ("notes", "holds 'mine.md', which is no part of a model"),
+        ("taken.gguf", "is a folder, expected a file"),
+    ],
+)
+def test_an_export_that_cannot_be_written_is_refused_before_training(
+    target: str, said: str, tiny_chat_model: Path, tiny_examples: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "text.txt").write_text("mine")
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "mine.md").write_text("mine")
+    (tmp_path / "taken.gguf").mkdir()
+    options = {"run": tmp_path / "run", "export": tmp_path / target}
+    with pytest.raises(CheckpointError, match=said) as caught:
+        train(TrainConfig.build(_values(tiny_chat_model, tiny_examples, **options)))
+    assert "disk" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(CheckpointError, match=said):
+        export_model(str(tiny_chat_model), None, tmp_path / target)
+    assert {file.read_text() for file in tmp_path.rglob("*") if file.is_file()} == {"mine"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -107,7 +108,8 @@ def write_gguf(
     except OSError as error:
         # A partial write by numpy carries no errno.
         problem = error.strerror or "the disk took only a part of it"
-        raise CheckpointError(f"cannot write {path}: {problem}", "is the disk full?") from None
+        hint = "make room on the disk" if error.errno in (errno.ENOSPC, errno.EDQUOT, None) else ""
+        raise CheckpointError(f"cannot write {path}: {problem}", hint) from None
 
 
 def _write(

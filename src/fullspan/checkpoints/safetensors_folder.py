@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -167,7 +168,8 @@ def write_folder(
     except OSError as error:
         raise CheckpointError(f"cannot write {path}: {error.strerror or error}") from None
     except SafetensorError as error:
-        raise CheckpointError(f"cannot write {path}: {error}", "is the disk full?") from None
+        hint = "make room on the disk" if f"os error {errno.ENOSPC}" in str(error) else ""
+        raise CheckpointError(f"cannot write {path}: {error}", hint) from None
 
 
 def _write_shards(folder: Path, tensors: Mapping[str, torch.Tensor], shards: list[list[str]]) -> None:

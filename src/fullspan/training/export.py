@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -9,7 +10,9 @@ import torch
 
 from fullspan.adapters.lora import merge_lora
 from fullspan.adapters.peft_format import load_adapter
+from fullspan.checkpoints.safetensors_folder import refuse_other_content
 from fullspan.checkpoints.store import find_model
+from fullspan.core.errors import CheckpointError
 from fullspan.models.loading import load_model, save_model
 from fullspan.models.tokenizers import load_tokenizer
 
@@ -29,7 +32,13 @@ def export_model(model: str, adapter: Path | None, target: Path, ggml_type: Expo
         What to write.
     ggml_type : {"f32", "f16", "bf16", "q8_0"}
         Number format of the matrices in a .gguf file; a folder is always float32.
+
+    Raises
+    ------
+    CheckpointError
+        If there is no such model, the adapter does not fit it, or `target` cannot be written.
     """
+    check_target(target)
     path = find_model(model)
     # A base that was rounded to bfloat16 for training is not what should be merged into.
     merged = load_model(path, dtype=torch.float32)
@@ -37,3 +46,23 @@ def export_model(model: str, adapter: Path | None, target: Path, ggml_type: Expo
         load_adapter(merged, adapter)
         merge_lora(merged)
     save_model(merged, target, tokenizer=load_tokenizer(path), ggml_type=ggml_type)
+
+
+def check_target(target: Path) -> None:
+    """Check that a model can be written to `target`, before the work that leads to it.
+
+    Raises
+    ------
+    CheckpointError
+        If it lies inside a file or a folder that cannot be written to, or would replace something
+        that is no model.
+    """
+    if target.suffix != ".gguf":
+        refuse_other_content(target)
+    elif target.is_dir():
+        raise CheckpointError(f"{target} is a folder, expected a file to write the model to")
+    above = next(parent for parent in target.absolute().parents if os.path.lexists(parent))
+    if not above.is_dir():
+        raise CheckpointError(f"cannot write {target}: {above} is no folder", "choose another path")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise CheckpointError(f"cannot write {target}: no permission for {above}", "choose another path")

@@ -29,7 +29,7 @@ from fullspan.training import checkpoints
 from fullspan.training.checkpoints import Progress, RandomState
 from fullspan.training.config import TrainConfig
 from fullspan.training.data import TrainingData, prepare, read_files, total_steps
-from fullspan.training.export import export_model
+from fullspan.training.export import check_target, export_model
 from fullspan.training.interrupts import Stop, TrainingStopped, stop_on_signals
 from fullspan.training.memory import peak_rss_mib
 from fullspan.training.optim import clip_gradients, learning_rate_at, make_adamw, warmup_steps
@@ -75,15 +75,14 @@ def train(config: TrainConfig) -> TrainResult:
         On SIGINT or SIGTERM, after a checkpoint was saved.
     """
     threads = set_threads(config.threads)
+    if config.export is not None:
+        check_target(config.export)
     if config.run is not None and config.run.exists():
         if config.run.is_dir():
             _check_unused(config.run, config.resume)
         Run.open(config.run).close()  # fails now, not after loading, when another process has it
     trainer = _prepare(config)  # first, so that wrong options or data leave no run directory behind
-    if config.run is None:
-        run = Run.create("runs", config.name or "train")
-    else:
-        run = Run.open(config.run)
+    run = Run.open(config.run) if config.run is not None else Run.create("runs", config.name or "train")
     with run:
         _check_unused(run.path, config.resume)  # again: another process may have been here meanwhile
         return _train_in(run, trainer, threads)
