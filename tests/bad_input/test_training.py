@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from fullspan.checkpoints.store import ModelStore
 from fullspan.core.errors import CheckpointError, ConfigError, DataError, FullspanError, RunError
 from fullspan.training.config import TrainConfig
 from fullspan.training.export import export_model
@@ -319,3 +320,18 @@ def test_an_export_that_cannot_be_written_is_refused_before_training(
     with pytest.raises(CheckpointError, match=said):
         export_model(str(tiny_chat_model), None, tmp_path / target)
     assert {file.read_text() for file in tmp_path.rglob("*") if file.is_file()} == {"mine"}
+
+
+def test_an_adapter_exports_with_its_base_and_is_no_model_to_train(
+    tiny_chat_model: Path, tiny_examples: Path, tmp_path: Path
+) -> None:
+    adapter = train(TrainConfig.build(_values(tiny_chat_model, tiny_examples, run=tmp_path / "run"))).adapter
+    export_model(str(adapter), None, tmp_path / "alone")
+    export_model(str(tiny_chat_model), adapter, tmp_path / "named")
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("alone", "named")]
+    assert weights[0] == weights[1]
+    with pytest.raises(CheckpointError, match="adapter is an adapter, not a model") as caught:
+        train(TrainConfig.build(_values(adapter, tiny_examples, run=tmp_path / "again")))
+    assert str(tiny_chat_model) in caught.value.hint
+    with pytest.raises(CheckpointError, match="adapter is an adapter, not a model"):
+        ModelStore(tmp_path / "store").add(adapter)

@@ -18,6 +18,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fullspan.adapters.lora import LoRALinear, lora_layers, lora_parameters, replace_module
+from fullspan.checkpoints.safetensors_folder import base_of_adapter
+from fullspan.checkpoints.store import find_model
 from fullspan.core.errors import CheckpointError
 from fullspan.core.files import replacing
 
@@ -127,6 +129,26 @@ def load_adapter(model: nn.Module, folder: Path | str) -> None:
     model.requires_grad_(False)
     for name, layer in made.items():
         replace_module(model, name, layer)
+
+
+def base_and_adapter(name_or_path: str | Path, adapter: str | Path | None = None) -> tuple[str, Path | None]:
+    """Tell apart the model and its adapter; `name_or_path` may be the adapter itself.
+
+    Raises
+    ------
+    CheckpointError
+        If it is an adapter that does not name the model it belongs to.
+    """
+    given = Path(name_or_path)
+    if adapter is None and (given / CONFIG).is_file() and find_model(name_or_path) == given:
+        base = base_of_adapter(given)
+        if not base:
+            raise CheckpointError(
+                f"{given / CONFIG} does not name the model it belongs to",
+                "name it: give the model, and this folder as the adapter",
+            )
+        return base, given
+    return str(name_or_path), Path(adapter) if adapter is not None else None
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from fullspan.core.errors import CheckpointError, did_you_mean
 from fullspan.core.files import replacing
 
+ADAPTER_CONFIG = "adapter_config.json"
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 # The files that programs write for a model; a folder with anything else in it is never replaced.
 # README.md and the like are not among them: a person may have written those.
@@ -61,6 +62,7 @@ class SafetensorsFolder:
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
+        _refuse_adapter(self.path)
         index: dict[str, str] = {}
         if self.path.is_file():
             self.files = [self.path]
@@ -229,6 +231,25 @@ def refuse_other_content(path: Path) -> None:
     names = {item.name for item in items}
     if items and not ("config.json" in names and any(map(_WEIGHTS.fullmatch, names))):
         raise CheckpointError(f"{path} exists and is no model: it holds {items[0].name!r}", hint)
+
+
+def base_of_adapter(folder: Path) -> str:
+    """The model that an adapter in PEFT's format says it was trained on; empty if it does not say."""
+    try:
+        content = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+        base = content["base_model_name_or_path"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return ""
+    return base if isinstance(base, str) else ""
+
+
+def _refuse_adapter(folder: Path) -> None:
+    if (folder / ADAPTER_CONFIG).is_file() and not (folder / "config.json").exists():
+        base = base_of_adapter(folder)
+        raise CheckpointError(
+            f"{folder} is an adapter, not a model",
+            f"give its base instead: {base or 'the model it was trained on'}",
+        )
 
 
 def _refuse_aliases(tensors: Mapping[str, torch.Tensor]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ import torch
 
 from fullspan.checkpoints.store import find_model
 from fullspan.core.device import default_device, default_dtype
-from fullspan.core.errors import CheckpointError, ConfigError, DataError
+from fullspan.core.errors import ConfigError, DataError
 from fullspan.decoding.generation import Answer, TokenLogprob, generate
 from fullspan.decoding.options import GenerationOptions, Options, options_from
 from fullspan.decoding.scoring import Score, score_tokens
@@ -27,8 +26,6 @@ from fullspan.text.tokenizer import Tokenizer
 # One turn of a conversation: a mapping has "role" and "content".
 Turn = Message | Mapping[str, str]
 Conversation = str | Sequence[Turn]
-
-_ADAPTER_CONFIG = "adapter_config.json"
 
 
 @dataclass(frozen=True)
@@ -303,6 +300,8 @@ def load(
     >>> load("smollm2-135m-instruct").chat("What is 2 + 2?").text  # doctest: +SKIP
     '2 + 2 = 4.'
     """
+    from fullspan.adapters.peft_format import base_and_adapter, load_adapter
+
     base, adapter = base_and_adapter(name_or_path, adapter)
     path = find_model(base)
     device = torch.device(device) if device is not None else default_device()
@@ -311,32 +310,9 @@ def load(
     if adapter is None:
         return LanguageModel(load_model(path, dtype=dtype, device=device), tokenizer, base)
     from fullspan.adapters.lora import merge_lora
-    from fullspan.adapters.peft_format import load_adapter
 
     # Merging in float32 before rounding to the final dtype rounds once instead of twice.
     model = load_model(path, dtype=torch.float32, device=device)
     load_adapter(model, adapter)
     merge_lora(model)
     return LanguageModel(model.to(dtype), tokenizer, f"{base} + {adapter}")
-
-
-def base_and_adapter(name_or_path: str | Path, adapter: str | Path | None = None) -> tuple[str, Path | None]:
-    """Tell apart the model and its adapter; `name_or_path` may be the adapter itself."""
-    if adapter is None and (Path(name_or_path) / _ADAPTER_CONFIG).is_file():
-        adapter = name_or_path
-        name_or_path = _base_of(Path(adapter))
-    return str(name_or_path), Path(adapter) if adapter is not None else None
-
-
-def _base_of(adapter: Path) -> str:
-    """The model that an adapter was trained on."""
-    try:
-        base = json.loads((adapter / _ADAPTER_CONFIG).read_text(encoding="utf-8"))["base_model_name_or_path"]
-    except (ValueError, KeyError, TypeError):
-        base = None
-    if not isinstance(base, str) or not base:
-        raise CheckpointError(
-            f"{adapter / _ADAPTER_CONFIG} does not name the model it belongs to",
-            "name it: give the model, and this folder as the adapter",
-        )
-    return base

@@ -99,8 +99,8 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
         If the model, the adapter or an example is wrong.
     """
     find_model(config.model)  # says that there is none before torch takes its seconds to import
-    from fullspan.adapters.peft_format import load_adapter
-    from fullspan.decoding.language_model import base_and_adapter, load
+    from fullspan.adapters.peft_format import base_and_adapter, load_adapter
+    from fullspan.decoding.language_model import load
     from fullspan.text.examples import read_examples
 
     base, adapter = base_and_adapter(config.model, config.adapter)

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 
 from fullspan.adapters.lora import merge_lora
-from fullspan.adapters.peft_format import load_adapter
+from fullspan.adapters.peft_format import base_and_adapter, load_adapter
 from fullspan.checkpoints.safetensors_folder import refuse_other_content
 from fullspan.checkpoints.store import find_model
 from fullspan.core.errors import CheckpointError
@@ -25,7 +25,7 @@ def export_model(model: str, adapter: Path | None, target: Path, ggml_type: Expo
     Parameters
     ----------
     model : str
-        Name or path of the base.
+        Name or path of the base, or an adapter, whose configuration names its base.
     adapter : pathlib.Path or None
         Folder in PEFT's format; None: the model as it is.
     target : pathlib.Path
@@ -39,7 +39,8 @@ def export_model(model: str, adapter: Path | None, target: Path, ggml_type: Expo
         If there is no such model, the adapter does not fit it, or `target` cannot be written.
     """
     check_target(target)
-    path = find_model(model)
+    base, adapter = base_and_adapter(model, adapter)
+    path = find_model(base)
     # A base that was rounded to bfloat16 for training is not what should be merged into.
     merged = load_model(path, dtype=torch.float32)
     if adapter is not None:
