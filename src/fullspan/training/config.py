@@ -131,6 +131,10 @@ class TrainConfig(Config):
         if not values.get("run"):
             raise ConfigError("resume needs the run to go on with", "add --run DIRECTORY")
         file = Path(values["run"]) / "config.yaml"
+        if not file.exists() and values.get("model") is None:
+            raise ConfigError(
+                f"{values['run']} holds no run to go on with", "give the directory of a run that was stopped"
+            )
         saved = read_yaml(file) if file.exists() else {}
         for group in _ALTERNATIVES:
             if any(values.get(name) is not None for name in group):
