@@ -369,8 +369,8 @@ def test_key_that_only_a_late_row_has(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({}, "either as an argument or with --file"),
-        ({"query": "SELECT 1", "file": "q.sql"}, "either as an argument or with --file"),
+        ({}, "there is no query"),
+        ({"query": "SELECT 1", "file": "q.sql"}, "both as an argument and with --file"),
         ({"query": "SELECT 1", "table": ["people.csv"]}, "expected name=path, got 'people.csv'"),
         ({"query": "SELECT 1", "table": ["=x.csv"]}, "expected name=path"),
         ({"query": "SELECT 1", "table": ["a=x.csv", "A=y.csv"]}, "table 'A' is given twice"),
@@ -408,3 +408,15 @@ def test_what_was_written_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[
     command(SqlConfig.build({"query": "SELECT 1 AS a, array(1) AS b", "out": out}))
     assert f"wrote {out}: 1 rows, 2 columns (a, b)" in capsys.readouterr().out
     assert json.loads(out.read_text()) == {"a": 1, "b": [1]}
+
+
+def test_a_table_as_the_query_file_is_told(tmp_path: Path) -> None:
+    (tmp_path / "d.parquet").write_bytes(b"PAR1\xff\xfe")
+    with pytest.raises(ConfigError, match="not UTF-8 text") as caught:
+        command(SqlConfig(file=tmp_path / "d.parquet"))
+    assert caught.value.hint == f"did you mean --table d={tmp_path / 'd.parquet'}?"
+
+
+def test_a_table_is_not_written_over() -> None:
+    with pytest.raises(ConfigError, match="which is read too"):
+        SqlConfig.build({"query": "SELECT 1", "table": ["t=a.csv"], "out": "./a.csv"})

@@ -26,9 +26,13 @@ class SqlConfig(Config):
 
     @model_validator(mode="after")
     def _check(self) -> SqlConfig:
-        if (self.query is None) == (self.file is None):
-            raise ConfigError("give the query either as an argument or with --file, not both")
-        self.tables()
+        if self.query is None and self.file is None:
+            raise ConfigError("there is no query", "give it as an argument, or its file with --file")
+        if self.query is not None and self.file is not None:
+            raise ConfigError("the query is given both as an argument and with --file", "give one of them")
+        for path in self.input_files():
+            if self.out is not None and self.out.resolve() == path.resolve():
+                raise ConfigError(f"out is {self.out}, which is read too", "write to another file")
         return self
 
     def tables(self) -> dict[str, Path]:
@@ -58,7 +62,7 @@ def command(config: SqlConfig) -> None:
     if config.file is not None:
         if not config.file.is_file():
             raise ConfigError(f"no such file: {config.file}")
-        text = config.file.read_text(encoding="utf-8")
+        text = _read_query(config.file)
     assert text is not None
     if config.out is not None:
         rows, columns = query_to_file(text, config.tables(), config.out)
@@ -66,6 +70,15 @@ def command(config: SqlConfig) -> None:
         return
     table = query(text, config.tables())
     _show(table.slice(0, config.limit), table.num_rows)
+
+
+def _read_query(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        name = file.stem if file.stem.isidentifier() else "t"
+        hint = f"did you mean --table {name}={file}?"
+        raise ConfigError(f"{file} is not UTF-8 text, expected a query", hint) from None
 
 
 def _show(table: Any, n_rows: int) -> None:
