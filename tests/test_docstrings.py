@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from fullspan.cli.docstrings import DocstringsConfig, command
-from fullspan.core.errors import DataError
+from fullspan.core.errors import ConfigError, DataError
 from fullspan.tables.docstrings import SCHEMA, read_docstrings
 from fullspan.tables.duck import query
 
@@ -205,3 +205,9 @@ def test_command_writes_a_nested_table(
     assert f"wrote {out}" in said
     first = json.loads(out.read_text().splitlines()[0])
     assert first["members"][0]["name"] == "plain"
+
+
+def test_an_unknown_format_is_refused_before_reading(tmp_path: Path) -> None:
+    # The package is unknown too: the suffix is looked at first.
+    with pytest.raises(ConfigError, match="xyz"):
+        command(DocstringsConfig(packages=["nopkg_at_all"], out=tmp_path / "a.xyz"))

@@ -22,8 +22,9 @@ class DocstringsConfig(Config):
 def command(config: DocstringsConfig) -> None:
     """Read the docstrings of Python packages into a nested Parquet table, one row a module."""
     from fullspan.tables.docstrings import read_docstrings
-    from fullspan.tables.duck import write_table
+    from fullspan.tables.duck import write_table, writer_of
 
+    writer_of(config.out)  # says that there is no such format before thousands of files are read
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         table = read_docstrings(config.packages or "stdlib")

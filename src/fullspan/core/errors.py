@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+_LONGEST_LIST = 12
+
 
 class FullspanError(Exception):
     """Base of every error that fullspan raises on purpose.
@@ -49,7 +51,7 @@ class RunError(FullspanError):
 
 
 def did_you_mean(name: str, choices: Iterable[str]) -> str:
-    """Suggest the nearest of `choices`, or list them when none is near.
+    """Suggest the nearest of `choices`, or list the first few when none is near.
 
     Examples
     --------
@@ -57,9 +59,12 @@ def did_you_mean(name: str, choices: Iterable[str]) -> str:
     "did you mean 'learning_rate'?"
     >>> did_you_mean("zzz", ["rank", "alpha"])
     'choose from: alpha, rank'
+    >>> did_you_mean("zzz", "abcdefghijklmnop")
+    'choose from: a, b, c, d, e, f, g, h, i, j, k, l, …'
     """
     known = sorted(choices)
     near = difflib.get_close_matches(name, known, n=1)
     if near:
         return f"did you mean {near[0]!r}?"
-    return "choose from: " + ", ".join(known) if known else ""
+    shown = known[:_LONGEST_LIST] + (["…"] if len(known) > _LONGEST_LIST else [])
+    return "choose from: " + ", ".join(shown) if known else ""
