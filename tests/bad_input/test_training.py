@@ -13,8 +13,11 @@ from typing import Any
 
 import pytest
 
+from fullspan.adapters.lora import LoRAConfig, add_lora
+from fullspan.adapters.peft_format import load_adapter, save_adapter
 from fullspan.checkpoints.store import ModelStore
 from fullspan.core.errors import CheckpointError, ConfigError, DataError, FullspanError, RunError
+from fullspan.models.loading import load_model
 from fullspan.training.config import TrainConfig
 from fullspan.training.export import export_model
 from fullspan.training.trainer import train
@@ -335,3 +338,30 @@ def test_an_adapter_exports_with_its_base_and_is_no_model_to_train(
     assert str(tiny_chat_model) in caught.value.hint
     with pytest.raises(CheckpointError, match="adapter is an adapter, not a model"):
         ModelStore(tmp_path / "store").add(adapter)
+
+
+def test_resuming_what_is_no_run_says_so(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="nope holds no run to go on with"):
+        TrainConfig.build({"run": tmp_path / "nope", "resume": True})
+
+
+@pytest.mark.parametrize(
+    ("made_for", "told"),
+    [
+        ("/elsewhere/tiny-chat", False),
+        ("someone/Tiny-Chat", False),
+        ("tiny-chat.gguf", False),
+        (None, False),
+        ("someone/other-model", True),
+    ],
+)
+def test_an_adapter_of_another_base_is_told(
+    made_for: str | None, told: bool, tiny_chat_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = load_model(tiny_chat_model)
+    add_lora(model, LoRAConfig(rank=1), seed=0)
+    save_adapter(model, tmp_path / "adapter", "replaced below")
+    file = tmp_path / "adapter" / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"base_model_name_or_path": made_for}))
+    load_adapter(load_model(tiny_chat_model), tmp_path / "adapter", str(tiny_chat_model))
+    assert ("was made for someone/other-model" in capsys.readouterr().err) == told

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 
 from fullspan.adapters.lora import LoRALinear, lora_layers, lora_parameters, replace_module
 from fullspan.checkpoints.safetensors_folder import base_of_adapter
-from fullspan.checkpoints.store import find_model
+from fullspan.checkpoints.store import ModelStore, find_model
 from fullspan.core.errors import CheckpointError
 from fullspan.core.files import replacing
 
@@ -105,10 +106,17 @@ def _short_targets(model: nn.Module, names: list[str]) -> list[str]:
     return short if set(meant) == set(names) else sorted(names)
 
 
-def load_adapter(model: nn.Module, folder: Path | str) -> None:
+def load_adapter(model: nn.Module, folder: Path | str, base_name: str | None = None) -> None:
     """Put a saved adapter into `model`, in place; the base is frozen.
 
     The layers and ranks are those of the file's tensors. Dropout is off.
+
+    Parameters
+    ----------
+    model : nn.Module
+    folder : path
+    base_name : str, optional
+        Name or path of `model`; an adapter that was made for another is told of on stderr.
 
     Raises
     ------
@@ -129,6 +137,20 @@ def load_adapter(model: nn.Module, folder: Path | str) -> None:
     model.requires_grad_(False)
     for name, layer in made.items():
         replace_module(model, name, layer)
+    made_for = base_of_adapter(folder)
+    if base_name and made_for and _names_of(made_for).isdisjoint(_names_of(base_name)):
+        print(f"warning: {folder} was made for {made_for}, but the model is {base_name}", file=sys.stderr)
+
+
+def _names_of(model: str) -> set[str]:
+    """What a model may be called: the ends of its name, its path and its file in the store."""
+    store = ModelStore()
+    paths = [Path(model), Path(model).resolve()]
+    if store.has(model):
+        paths.append(store.path(model))
+    elif store.root.resolve() in paths[1].parents:
+        paths.append(paths[1].parent)  # models of the store lie in folders of their names
+    return {path.name.lower().removesuffix(".gguf") for path in paths}
 
 
 def base_and_adapter(name_or_path: str | Path, adapter: str | Path | None = None) -> tuple[str, Path | None]:

@@ -313,6 +313,6 @@ def load(
 
     # Merging in float32 before rounding to the final dtype rounds once instead of twice.
     model = load_model(path, dtype=torch.float32, device=device)
-    load_adapter(model, adapter)
+    load_adapter(model, adapter, base)
     merge_lora(model)
     return LanguageModel(model.to(dtype), tokenizer, f"{base} + {adapter}")

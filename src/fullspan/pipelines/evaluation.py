@@ -116,7 +116,7 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
         before = measure(model, batches, "measuring the model as it was")
         answers["before"] = _answers(model, chosen, config.max_tokens, "answering as it was")
     if adapter is not None:
-        load_adapter(model.model, adapter)
+        load_adapter(model.model, adapter, base)
         after = measure(model, batches, "measuring the tuned model")
         answers["after"] = _answers(model, chosen, config.max_tokens, "answering as tuned")
     result = Evaluation(

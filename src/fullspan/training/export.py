@@ -44,7 +44,7 @@ def export_model(model: str, adapter: Path | None, target: Path, ggml_type: Expo
     # A base that was rounded to bfloat16 for training is not what should be merged into.
     merged = load_model(path, dtype=torch.float32)
     if adapter is not None:
-        load_adapter(merged, adapter)
+        load_adapter(merged, adapter, base)
         merge_lora(merged)
     save_model(merged, target, tokenizer=load_tokenizer(path), ggml_type=ggml_type)
 
