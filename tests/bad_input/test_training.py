@@ -350,13 +350,17 @@ def test_resuming_what_is_no_run_says_so(tmp_path: Path) -> None:
     [
         ("/elsewhere/tiny-chat", False),
         ("someone/Tiny-Chat", False),
-        ("tiny-chat.gguf", False),
+        ("tiny-chat.Q4_1.gguf", False),
         (None, False),
         ("someone/other-model", True),
     ],
 )
 def test_an_adapter_of_another_base_is_told(
-    made_for: str | None, told: bool, tiny_chat_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    made_for: str | None,
+    told: bool,
+    tiny_chat_model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     model = load_model(tiny_chat_model)
     add_lora(model, LoRAConfig(rank=1), seed=0)

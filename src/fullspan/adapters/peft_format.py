@@ -25,6 +25,8 @@ from fullspan.core.errors import CheckpointError
 from fullspan.core.files import replacing
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+# A file's name ends in its type, as in SmolLM2-135M-Instruct.Q4_1.gguf: it is the same model.
+_QUANTISATION = re.compile(r"[.-](i?q\d\w*|bf16|f16|f32)$")
 _PREFIX = "base_model.model."
 _SUFFIXES = {
     "lora_A": ".lora_A.weight",
@@ -150,7 +152,7 @@ def _names_of(model: str) -> set[str]:
         paths.append(store.path(model))
     elif store.root.resolve() in paths[1].parents:
         paths.append(paths[1].parent)  # models of the store lie in folders of their names
-    return {path.name.lower().removesuffix(".gguf") for path in paths}
+    return {_QUANTISATION.sub("", path.name.lower().removesuffix(".gguf")) for path in paths}
 
 
 def base_and_adapter(name_or_path: str | Path, adapter: str | Path | None = None) -> tuple[str, Path | None]:

@@ -225,9 +225,7 @@ def refuse_other_content(path: Path) -> None:
     hint = "choose a new folder, or empty this one"
     for item in items:
         if item.is_dir() or not (item.name in _WRITTEN_BY_PROGRAMS or _WEIGHTS.fullmatch(item.name)):
-            raise CheckpointError(
-                f"{path} exists and holds {item.name!r}, which is no part of a model", hint
-            )
+            raise CheckpointError(f"{path} exists and holds {item.name!r}, which is no part of a model", hint)
     names = {item.name for item in items}
     if items and not ("config.json" in names and any(map(_WEIGHTS.fullmatch, names))):
         raise CheckpointError(f"{path} exists and is no model: it holds {items[0].name!r}", hint)
