@@ -23,6 +23,7 @@ setup-dev:
 demo: setup-demo
 	@$(BIN)/fullspan models pull smollm2-135m-instruct $(if $(MODEL_FILE),--file "$(MODEL_FILE)")
 	@$(BIN)/fullspan run recipes/pydocs.yaml
+	@echo "fullspan is in $(BIN); to call it by its name: source $(BIN)/activate"
 
 lint: setup-dev
 	@$(BIN)/ruff check .
