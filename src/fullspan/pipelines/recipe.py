@@ -311,5 +311,6 @@ def _arguments(config: Config, given: Mapping[str, Any]) -> list[str]:
             flags.append(f"--{'' if value else 'no-'}{name.replace('_', '-')}")
         elif value is not None:
             flags += [word for item in values for word in (f"--{name.replace('_', '-')}", str(item))]
-    # What follows -- is never taken for a flag.
-    return [*flags, "--", *positional] if positional else flags
+    if any(word.startswith("-") for word in positional):
+        return [*flags, "--", *positional]  # what follows -- is never taken for a flag
+    return positional + flags
