@@ -47,7 +47,8 @@ def add_lateral(
         raise ConfigError(
             f"{name}() of {value.group} gives {len(unnested)} columns ({names}), AS names {len(given)}"
         )
-    listed, view = [], Source(node.alias, {})
+    listed: list[str] = []
+    view = Source(node.alias, {})
     for position, (column, text, type_) in enumerate(unnested):
         key = given[position] if given else column
         inside = f"c{len(listed)}"

@@ -110,20 +110,22 @@ class TrainingData:
 
     def batches(self, config: TrainConfig) -> Batches:
         """Micro-batches to train on."""
-        return Batches(self.train, seed=config.seed, **_layout(config))
+        return _batches(self.train, config, shuffle=True)
 
     def eval_batches(self, config: TrainConfig) -> list[Batch]:
         """Batches of the held-out examples, always the same."""
         if not self.held_out:
             return []
-        batches = Batches(self.held_out, seed=config.seed, shuffle=False, **_layout(config))
+        batches = _batches(self.held_out, config, shuffle=False)
         return [batches[i] for i in range(batches.per_epoch)]
 
 
-def _layout(config: TrainConfig) -> dict[str, int]:
+def _batches(examples: Sequence[Encoded], config: TrainConfig, *, shuffle: bool) -> Batches:
     if config.packing:
-        return {"tokens_per_batch": config.tokens_per_batch or DEFAULT_TOKENS_PER_BATCH}
-    return {"batch_size": config.batch_size or DEFAULT_BATCH_SIZE}
+        capacity = config.tokens_per_batch or DEFAULT_TOKENS_PER_BATCH
+        return Batches(examples, seed=config.seed, shuffle=shuffle, tokens_per_batch=capacity)
+    size = config.batch_size or DEFAULT_BATCH_SIZE
+    return Batches(examples, seed=config.seed, shuffle=shuffle, batch_size=size)
 
 
 def read_files(config: TrainConfig) -> tuple[list[Example], list[Example]]:
