@@ -24,8 +24,8 @@ def test_the_demo_goes_from_docstrings_to_a_report(tiny_chat_model: Path, tmp_pa
     assert done.returncode == 0, done.stderr
     (run,) = tmp_path.glob("*-pydocs")
 
-    train = [json.loads(line)["messages"] for line in (run / "train.jsonl").open()]
-    held_out = [json.loads(line)["messages"] for line in (run / "heldout.jsonl").open()]
+    train = [json.loads(line)["messages"] for line in (run / "train.jsonl").read_text().splitlines()]
+    held_out = [json.loads(line)["messages"] for line in (run / "heldout.jsonl").read_text().splitlines()]
     assert len(train) > 2000 and len(held_out) > 100
     assert not {turns[-1]["content"] for turns in train} & {turns[-1]["content"] for turns in held_out}
 
