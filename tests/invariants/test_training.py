@@ -268,6 +268,21 @@ def test_killed_run_resumes_to_the_same_bits(
     _assert_same(resumed, unbroken)
 
 
+def test_killed_run_of_the_fused_engine_resumes_to_the_same_bits(
+    tiny_chat_model: Path, tiny_examples: Path, tmp_path: Path
+) -> None:
+    """The engine that `auto` takes; it has no dropout, and sums gradients in an order of its own."""
+    options = LONG_RUN | {"engine": "fused", "dropout": 0.0, "accumulation": 4}
+    unbroken = train(_config(tiny_chat_model, tiny_examples, tmp_path / "unbroken", **options))
+    run = tmp_path / "run"
+    process = _start(_config(tiny_chat_model, tiny_examples, run, **options), tmp_path)
+    _wait_for_step(process, run, 16)
+    process.kill()
+    process.communicate()
+    assert not (run / "adapter").exists()
+    _assert_same(train(TrainConfig.build({"run": run, "resume": True})), unbroken)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_run_saves_says_how_to_go_on_and_resumes_to_the_same_bits(
     number: int, unbroken: TrainResult, tiny_chat_model: Path, tiny_examples: Path, tmp_path: Path
