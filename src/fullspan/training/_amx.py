@@ -7,9 +7,6 @@ the pairs (b[2k, n], b[2k + 1, n]) of 16 columns n as 32-bit words. Packing an o
 - *zipped*: two rows of a matrix become one row of words, for B as it stands;
 - *turned*: a matrix read as words, transposed, for B = (that matrix)ᵀ.
 
-Conversions come from `_kernels`, and `_amx_kernels` takes both: Numba's disk cache does not notice edits in
-imported files, so touch that file after one.
-
 Shapes: D head_dim; halves are bfloat16 as uint16, words uint32.
 """
 
@@ -23,11 +20,12 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
 
 from fullspan.core.device import cpu_features
-from fullspan.training._kernels import HELPER, to_half
+from fullspan.core.kernels import FINITE_ANY_ORDER, helper
+from fullspan.training._kernels import to_half
 
 BLOCK = 32
 _literal: Any = intrinsic(prefer_literal=True)
@@ -158,7 +156,7 @@ def put_half(typing_context: Any, base: Any, index: Any, value: Any) -> Any:
     return types.void(types.int64, types.int64, types.uint16), generate
 
 
-@njit(**HELPER)
+@helper(fastmath=FINITE_ANY_ORDER)
 def address(x: Any) -> Any:
     """Signed, since Numba makes a float of the sum of an unsigned and a signed number."""
     return np.int64(x.ctypes.data)
@@ -170,13 +168,13 @@ _ALL_TILES[16:32:2] = 64  # bytes of a row of each of eight tiles
 _ALL_TILES[48:56] = 16  # and their rows
 
 
-@njit(**HELPER)
+@helper(fastmath=FINITE_ANY_ORDER)
 def begin() -> None:
     """Configure all eight tiles as 16 rows of 64 bytes."""
     _configure(address(_ALL_TILES))
 
 
-@njit(**HELPER)
+@helper(fastmath=FINITE_ANY_ORDER)
 def product(
     a: int, a_row: int, b: int, b_row: int, c: int, c_row: int, n_steps: int, accumulate: bool
 ) -> None:
@@ -211,7 +209,7 @@ def product(
     _store(3, c + 16 * c_row + 64, c_row)
 
 
-@njit(**HELPER)
+@helper(fastmath=FINITE_ANY_ORDER)
 def _bytes(n: int, skew: int) -> Any:
     """`n` bytes that begin at a cache line, `skew` bytes later than they could."""
     raw = np.empty(n + skew + 64, np.uint8)
@@ -219,27 +217,27 @@ def _bytes(n: int, skew: int) -> Any:
     return raw[start : start + n]
 
 
-@njit(**HELPER)
+@helper(fastmath=FINITE_ANY_ORDER)
 def words(n_rows: int, n_columns: int) -> Any:
     return _bytes(4 * n_rows * n_columns, 0).view(np.uint32).reshape(n_rows, n_columns)
 
 
-@njit(**HELPER)
+@helper(fastmath=FINITE_ANY_ORDER)
 def floats(n_rows: int, n_columns: int, skew: int) -> Any:
     return _bytes(4 * n_rows * n_columns, skew).view(np.float32).reshape(n_rows, n_columns)
 
 
-@njit(**HELPER)
+@helper(fastmath=FINITE_ANY_ORDER)
 def halves(n_rows: int, n_columns: int) -> Any:
     return _bytes(2 * n_rows * n_columns, 0).view(np.uint16).reshape(n_rows, n_columns)
 
 
-@njit(**HELPER)
+@helper(fastmath=FINITE_ANY_ORDER)
 def padded(n: int) -> int:
     return (n + BLOCK - 1) // BLOCK * BLOCK
 
 
-@njit(**HELPER)
+@helper(fastmath=FINITE_ANY_ORDER)
 def turn(x: Any, rows: Any, column: int, n: int, out: Any) -> None:
     """out[k, s] = the words of row rows[s] of x, from `column` on; out words [D / 2, >= n]; 0 past `rows`."""
     for s in range(n):
@@ -252,7 +250,7 @@ def turn(x: Any, rows: Any, column: int, n: int, out: Any) -> None:
                 out[k, s] = np.uint32(0)
 
 
-@njit(**HELPER)
+@helper(fastmath=FINITE_ANY_ORDER)
 def zip_rows(x: Any, rows: Any, column: int, n: int, out: Any) -> None:
     """out[s, j] = (x[rows[2 s], j], x[rows[2 s + 1], j]) from `column` on; out words [>= n / 2, D]."""
     sixteen = np.uint32(16)
@@ -272,7 +270,7 @@ def zip_rows(x: Any, rows: Any, column: int, n: int, out: Any) -> None:
                 out[s, j] = np.uint32(0)
 
 
-@njit(**HELPER)
+@helper(fastmath=FINITE_ANY_ORDER)
 def copy_rows(x: Any, rows: Any, column: int, out: Any) -> None:
     """out[t] = row rows[t] of x from `column` on; out halves [32, D]; 0 past `rows`."""
     for t in range(BLOCK):
@@ -285,7 +283,7 @@ def copy_rows(x: Any, rows: Any, column: int, out: Any) -> None:
                 out[t, j] = np.uint16(0)
 
 
-@njit(**HELPER)
+@helper(fastmath=FINITE_ANY_ORDER)
 def write_rows(x: Any, divisors: Any, rows: Any, column: int, out: Any) -> None:
     """Row rows[t] of out from `column` on = x[t] / divisors[t, 0]; x float32 [32, D]."""
     for t in range(rows.shape[0]):

@@ -4,8 +4,6 @@
 32x32 blocks of a product take four tiles (see `_amx`), so head_dim must be a multiple of 32. Queries go in
 blocks of 32 against the keys that any of them sees.
 
-Numba's disk cache does not notice edits in `_amx` and `_kernels`: touch this file after one.
-
 Shapes: T queries and S keys (padded to multiples of 32) of one piece, D head_dim, H heads, K key/value heads.
 """
 
@@ -15,8 +13,8 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import njit
 
+from fullspan.core.kernels import FINITE_ANY_ORDER, helper, kernel
 from fullspan.training._amx import (
     BLOCK,
     address,
@@ -33,7 +31,7 @@ from fullspan.training._amx import (
     write_rows,
     zip_rows,
 )
-from fullspan.training._kernels import HELPER, OPTIONS, bits_of_float, exp, from_ordered, ordered, to_half
+from fullspan.training._kernels import bits_of_float, exp, from_ordered, ordered, to_half
 
 _CHUNK = 256  # queries whose weights are kept for the gradients of keys and values
 # A score that a query does not see: its weight becomes 2^-126. Whole rows are worked on, since the remainder
@@ -41,7 +39,7 @@ _CHUNK = 256  # queries whose weights are kept for the gradients of keys and val
 _UNSEEN = np.float32(-1e30)
 
 
-@njit(**HELPER)
+@helper(fastmath=FINITE_ANY_ORDER)
 def _scores(q: Any, k: Any, n_keys: int, scores: Any, width: int) -> None:
     """scores [32, n_keys] = q [32, D] times the turned k [D / 2, width]; rows of all of `width` columns."""
     d = q.shape[1]
@@ -50,7 +48,7 @@ def _scores(q: Any, k: Any, n_keys: int, scores: Any, width: int) -> None:
         product(a, 2 * d, b, 4 * width, c, 4 * width, d // BLOCK, False)
 
 
-@njit(**OPTIONS)
+@kernel(fastmath=FINITE_ANY_ORDER)
 def attend(
     qkv: Any,
     key_rows: Any,
@@ -112,7 +110,7 @@ def attend(
     release()
 
 
-@njit(**HELPER)
+@helper(fastmath=FINITE_ANY_ORDER)
 def _softmax(
     scores: Any, start: int, n_keys: int, own: Any, factor: Any, weights: Any, normalisers: Any, head: int
 ) -> None:
@@ -139,7 +137,7 @@ def _softmax(
         scores[t, 0] = total
 
 
-@njit(**OPTIONS)
+@kernel(fastmath=FINITE_ANY_ORDER)
 def attend_backward(
     qkv: Any,
     key_rows: Any,
@@ -194,7 +192,7 @@ def attend_backward(
     release()
 
 
-@njit(**HELPER)
+@helper(fastmath=FINITE_ANY_ORDER)
 def _queries_backward(
     qkv: Any,
     d_out: Any,
@@ -259,7 +257,7 @@ def _queries_backward(
         write_rows(d_q, one, block, column, d_qkv)
 
 
-@njit(**HELPER)
+@helper(fastmath=FINITE_ANY_ORDER)
 def _transpose(x: Any, out: Any, column: int) -> None:
     """out[j, column + t] = x[t, j] for x halves [32, D]."""
     row = address(out) + 2 * column
@@ -268,7 +266,7 @@ def _transpose(x: Any, out: Any, column: int) -> None:
             put_half(row + 2 * j * out.shape[1], t, x[t, j])
 
 
-@njit(**HELPER)
+@helper(fastmath=FINITE_ANY_ORDER)
 def _pair(low: Any, high: Any) -> Any:
     """Two float32 as bfloat16 in one word, rounded to nearest, ties to even."""
     a, b = bits_of_float(low), bits_of_float(high)
@@ -278,7 +276,7 @@ def _pair(low: Any, high: Any) -> Any:
     return (a >> sixteen) | (b & np.uint32(0xFFFF0000))
 
 
-@njit(**HELPER)
+@helper(fastmath=FINITE_ANY_ORDER)
 def _keys_backward(left: Any, right: Any, start: int, n: int, out: Any) -> None:
     """out [D, S] += left [D, T] times the zipped right [T / 2, S], where a query of the chunk sees a key."""
     d, chunk, width = left.shape[0], left.shape[1], right.shape[1]
@@ -293,7 +291,7 @@ def _keys_backward(left: Any, right: Any, start: int, n: int, out: Any) -> None:
             product(a, 2 * chunk, b, 4 * width, c, 4 * width, (padded(n) - i) // BLOCK, True)
 
 
-@njit(**HELPER)
+@helper(fastmath=FINITE_ANY_ORDER)
 def _write_keys(gradient: Any, rows: Any, before: int, shared: Any, column: int, out: Any) -> None:
     """gradient [D, S] to the rows of out, that of shared keys to `shared` [P, D] until their own piece."""
     d = gradient.shape[0]

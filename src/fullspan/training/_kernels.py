@@ -7,8 +7,6 @@ so a caller can give parts of the rows to several threads. All arrays are C-cont
 whole buffer and the number of columns that it works on, since strides stop LLVM from vectorising. So does
 an index ``start + j``, which Numba takes to be possibly negative: parts of a row are sliced first.
 
-All kernels are in this one file because Numba's disk cache does not notice edits in imported files.
-
 Shapes: M rows (tokens), D d_model, F d_ff, H heads, V vocab_size.
 """
 
@@ -19,16 +17,12 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
 
-# No NaN or infinity reaches these loops, and a sum may be taken in any order: that lets LLVM vectorise.
-# The order is fixed when the kernel is compiled, so results are the same in every call.
-_FAST = {"nnan", "ninf", "nsz", "arcp", "contract", "afn", "reassoc"}
+from fullspan.core.kernels import FINITE_ANY_ORDER, helper, kernel
+
 _intrinsic: Any = intrinsic  # untyped
-OPTIONS: dict[str, Any] = {"fastmath": _FAST, "cache": True, "error_model": "numpy", "nogil": True}
-OPTIONS["no_cfunc_wrapper"] = True  # nobody calls a kernel from C: less to compile
-HELPER: dict[str, Any] = {**OPTIONS, "no_cpython_wrapper": True}  # for what only kernels call
 
 
 def _use_full_vectors(builder: Any) -> None:
@@ -93,7 +87,7 @@ def bits_of_float(typing_context: Any, value: Any) -> Any:
     return types.uint32(types.float32), generate
 
 
-@njit(**HELPER)
+@helper(fastmath=FINITE_ANY_ORDER)
 def exp(x: Any) -> Any:
     """exp(x) of a float32 to about 2e-7; vectorises, which the library's does not.
 
@@ -143,7 +137,7 @@ def _flip_negative(builder: Any, bits: Any) -> Any:
     return builder.xor(bits, builder.and_(sign, ir.Constant(word, 0x7FFFFFFF)))
 
 
-@njit(**OPTIONS)
+@kernel(fastmath=FINITE_ANY_ORDER)
 def embed(table: Any, ids: Any, x: Any, first: int, last: int) -> None:
     """x[i] = table[ids[i]]; rows with an id of -1 are padding and become 0.
 
@@ -155,7 +149,7 @@ def embed(table: Any, ids: Any, x: Any, first: int, last: int) -> None:
             x[i, j] = wide(table[token, j]) if token >= 0 else np.float32(0)
 
 
-@njit(**OPTIONS)
+@kernel(fastmath=FINITE_ANY_ORDER)
 def add_norm(
     x: Any,
     branch: Any,
@@ -191,7 +185,7 @@ def add_norm(
             saved[i, j] = to_half(saved, x[i, j])
 
 
-@njit(**OPTIONS)
+@kernel(fastmath=FINITE_ANY_ORDER)
 def norm_again(saved: Any, gain: Any, scales: Any, out: Any, first: int, last: int) -> None:
     """The out of `add_norm` once more, from what it saved."""
     for i in range(first, last):
@@ -200,7 +194,7 @@ def norm_again(saved: Any, gain: Any, scales: Any, out: Any, first: int, last: i
             out[i, j] = to_half(out, wide(saved[i, j]) * scale * gain[j])
 
 
-@njit(**OPTIONS)
+@kernel(fastmath=FINITE_ANY_ORDER)
 def norm_backward(
     saved: Any, gain: Any, scales: Any, d_out: Any, d_x: Any, d_branch: Any, first: int, last: int
 ) -> None:
@@ -223,7 +217,7 @@ def norm_backward(
             d_branch[i, j] = to_half(d_branch, value)
 
 
-@njit(**OPTIONS)
+@kernel(fastmath=FINITE_ANY_ORDER)
 def rotate(x: Any, n_heads: int, cos: Any, sin: Any, first: int, last: int) -> None:
     """Rotate the first `n_heads` heads of each row in place (half-split RoPE); with -sin it is the way back.
 
@@ -241,7 +235,7 @@ def rotate(x: Any, n_heads: int, cos: Any, sin: Any, first: int, last: int) -> N
                 right[j] = to_half(x, b * cos[i, j] + a * sin[i, j])
 
 
-@njit(**OPTIONS)
+@kernel(fastmath=FINITE_ANY_ORDER)
 def swiglu(gate_up: Any, out: Any, n: int, first: int, last: int) -> None:
     """out = silu(gate) * up with gate_up half [M, 2 F] = [gate, up], n = F, out half [M, >= F]."""
     for i in range(first, last):
@@ -251,7 +245,7 @@ def swiglu(gate_up: Any, out: Any, n: int, first: int, last: int) -> None:
             out[i, j] = to_half(out, gate / (np.float32(1) + exp(-gate)) * wide(ups[j]))
 
 
-@njit(**OPTIONS)
+@kernel(fastmath=FINITE_ANY_ORDER)
 def swiglu_backward(gate_up: Any, d_out: Any, d_gate_up: Any, n: int, first: int, last: int) -> None:
     """d_gate_up from d_out, and d_out becomes the forward result, which the gradient of A needs.
 
@@ -271,7 +265,7 @@ def swiglu_backward(gate_up: Any, d_out: Any, d_gate_up: Any, n: int, first: int
             d_out[i, j] = to_half(d_out, silu * up)
 
 
-@njit(**OPTIONS)
+@kernel(fastmath=FINITE_ANY_ORDER)
 def cross_entropy(logits: Any, labels: Any, losses: Any, backward: bool, first: int, last: int) -> None:
     """Loss of each row, and (where `backward`) the logits become its gradient, softmax minus one-hot.
 
@@ -297,7 +291,7 @@ def cross_entropy(logits: Any, labels: Any, losses: Any, backward: bool, first: 
             logits[i, label] = to_half(logits, np.float32(exp(target - top) * inverse - np.float32(1)))
 
 
-@njit(**OPTIONS)
+@kernel(fastmath=FINITE_ANY_ORDER)
 def gather_heads(x: Any, rows: Any, column: int, out: Any, first: int, last: int) -> None:
     """out[h, t] = head h of row rows[t]; what `rows` does not reach is 0. Works on heads, not on rows.
 
@@ -315,7 +309,7 @@ def gather_heads(x: Any, rows: Any, column: int, out: Any, first: int, last: int
                 out[h, t, j] = np.float32(0)
 
 
-@njit(**OPTIONS)
+@kernel(fastmath=FINITE_ANY_ORDER)
 def scatter_heads(x: Any, skip: int, rows: Any, column: int, out: Any, first: int, last: int) -> None:
     """The way back: head h of row rows[t] of out = x[h, skip + t].
 
@@ -330,7 +324,7 @@ def scatter_heads(x: Any, skip: int, rows: Any, column: int, out: Any, first: in
                 row[j] = to_half(out, source[j])
 
 
-@njit(**OPTIONS)
+@kernel(fastmath=FINITE_ANY_ORDER)
 def causal_softmax(
     scores: Any,
     factor: Any,
@@ -368,7 +362,7 @@ def causal_softmax(
                 row[j] = np.float32(0)
 
 
-@njit(**OPTIONS)
+@kernel(fastmath=FINITE_ANY_ORDER)
 def causal_softmax_backward(
     scores: Any,
     d_weights: Any,

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 
 from fullspan.adapters.lora import LoRAConfig, add_lora
+from fullspan.core.device import has_fast_bfloat16
+from fullspan.core.kernels import was_compiled
 from fullspan.core.progress import progress
 from fullspan.models.llama import Llama, LlamaConfig
 from fullspan.text.packing import Encoded, packed_batch
@@ -47,13 +49,25 @@ def warm_up(dtype: torch.dtype, head_dim: int) -> None:
     head_dim : int
         Decides between the two kinds of attention.
     """
-    from fullspan.training.fused import FusedStep
-
     # The least of the kernels stands for all: they are compiled in one go and lie in one folder.
     table = Half(torch.zeros(1, 1, dtype=dtype))
     _kernels.embed(table.values, np.zeros(1, np.int64), np.zeros((1, 1), np.float32), 0, 1)
-    if sum(_kernels.embed.stats.cache_misses.values()) == 0:
+    if not was_compiled(_kernels.embed):
         return
+    _take_a_step(dtype, head_dim)
+
+
+def warm_up_all() -> None:
+    """Compile the kernels of every type of products and kind of attention that this CPU runs."""
+    _take_a_step(torch.float32, 32)
+    if has_fast_bfloat16():
+        _take_a_step(torch.bfloat16, 32)  # attention in tiles where there is AMX
+        _take_a_step(torch.bfloat16, 16)
+
+
+def _take_a_step(dtype: torch.dtype, head_dim: int) -> None:
+    from fullspan.training.fused import FusedStep
+
     model = Llama(dataclasses.replace(_TINY, head_dim=head_dim)).to(dtype)
     add_lora(model, LoRAConfig(rank=1))
     batch = packed_batch([Encoded([1, 2, 3], [False, True, True])])

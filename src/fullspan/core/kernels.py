@@ -1,0 +1,139 @@
+"""Compiles hot loops with Numba, once a machine and again whenever a source that they inline has changed."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numba
+from numba.core import caching
+
+# No NaN or infinity reaches these loops, and a sum may be taken in any order: that lets LLVM vectorise.
+# The order is fixed when the kernel is compiled, so results are the same in every call.
+FINITE_ANY_ORDER = frozenset({"nnan", "ninf", "nsz", "arcp", "contract", "afn", "reassoc"})
+
+_PACKAGE = __name__.partition(".")[0]
+_njit: Any = numba.njit  # its types leave out some of its options
+# No wrapper for C: nobody calls a kernel from there, and there is less to compile.
+_OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
+
+
+def kernel(*, fastmath: frozenset[str] = frozenset()) -> Callable[[Callable[..., Any]], Any]:
+    """Compile a function that Python calls: without the GIL, kept on disk for the next process.
+
+    Numba's own cache looks at the function's file alone and misses edits in files that its helpers come from;
+    this one is keyed by the sources of all modules of fullspan that the function's module imports.
+
+    Parameters
+    ----------
+    fastmath : frozenset of str
+        LLVM's fast-math flags; none by default, so that results follow IEEE 754.
+
+    Examples
+    --------
+    >>> @kernel()
+    ... def dot(x, y):
+    ...     total = 0.0
+    ...     for i in range(len(x)):
+    ...         total += x[i] * y[i]
+    ...     return total
+    >>> import numpy as np
+    >>> dot(np.ones(3), np.arange(3.0))
+    3.0
+    """
+
+    def compile_lazily(function: Callable[..., Any]) -> Any:
+        dispatcher = _njit(**_OPTIONS, fastmath=set(fastmath))(function)
+        if Path(function.__code__.co_filename).is_file():
+            dispatcher._cache = _KernelCache(function)  # type: ignore[no-untyped-call]
+        return dispatcher
+
+    return compile_lazily
+
+
+def helper(*, fastmath: frozenset[str] = frozenset()) -> Callable[[Callable[..., Any]], Any]:
+    """Compile a function that only kernels call; it is kept on disk as a part of them."""
+    return _njit(**_OPTIONS, fastmath=set(fastmath), no_cpython_wrapper=True)  # type: ignore[no-any-return]
+
+
+def was_compiled(dispatcher: Any) -> bool:
+    """Whether this process had to compile the kernel, having found it on no disk."""
+    return bool(sum(dispatcher.stats.cache_misses.values()))
+
+
+class _Locator:
+    """Mixed into Numba's locators, which know the folders: when are two sources the same?"""
+
+    _py_file: str
+
+    def get_source_stamp(self) -> str:
+        return source_fingerprint(self._py_file)
+
+    def get_disambiguator(self) -> str:
+        # In the file's name, so that a process never finds another version's code under its own name.
+        return source_fingerprint(self._py_file)[:12]
+
+
+_LOCATORS: list[Any] = [
+    type(locator.__name__, (_Locator, locator), {})
+    for locator in (
+        caching.UserProvidedCacheLocator,
+        caching.InTreeCacheLocator,
+        caching.UserWideCacheLocator,
+    )
+]
+
+
+class _KernelCacheImpl(caching.CompileResultCacheImpl):
+    _locator_classes = _LOCATORS
+
+
+class _KernelCache(caching.FunctionCache):
+    _impl_class = _KernelCacheImpl
+
+
+@functools.cache
+def source_fingerprint(file: str) -> str:
+    """Digest of a module's source and of every module of fullspan that it imports, directly or not."""
+    digest = hashlib.sha256()
+    for path in sorted(_with_imports(Path(file))):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def _with_imports(file: Path) -> set[Path]:
+    found: set[Path] = set()
+    waiting = [file]
+    while waiting:
+        path = waiting.pop()
+        if path not in found:
+            found.add(path)
+            waiting += _imports(path)
+    return found
+
+
+@functools.cache
+def _imports(file: Path) -> tuple[Path, ...]:
+    def names() -> Iterator[str]:
+        for node in ast.walk(ast.parse(file.read_bytes())):
+            if isinstance(node, ast.Import):
+                yield from (alias.name for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                yield node.module
+                yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+    return tuple(path for name in names() if name.startswith(_PACKAGE + ".") and (path := _module_file(name)))
+
+
+def _module_file(name: str) -> Path | None:
+    """The source of a module of this package; None for what is no module, such as a function's name."""
+    root = Path(__file__).parent.parent
+    path = root.joinpath(*name.split(".")[1:])
+    for candidate in (path.with_suffix(".py"), path / "__init__.py"):
+        if candidate.is_file():
+            return candidate
+    return None

@@ -1,0 +1,50 @@
+"""The disk cache of compiled kernels: warm where nothing changed, never stale."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import fullspan.core
+
+_SOURCES = {
+    "_small.py": "from fullspan.core.kernels import helper\n\n"
+    "@helper()\ndef step(x):\n    return x + STEP\n\nSTEP = 1\n",
+    "_large.py": "from fullspan.core.kernels import kernel\nfrom fullspan.pack._small import step\n\n"
+    "@kernel()\ndef walk(n):\n    x = 0\n    for _ in range(n):\n        x = step(x)\n    return x\n",
+}
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    """A copy of fullspan's core with a folder of two kernel files, the second of which inlines the first."""
+    core = Path(fullspan.core.__file__).parent
+    shutil.copytree(core, tmp_path / "fullspan" / "core", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "fullspan" / "__init__.py").touch()
+    (tmp_path / "fullspan" / "pack").mkdir()
+    for name, source in _SOURCES.items():
+        (tmp_path / "fullspan" / "pack" / name).write_text(source)
+    return tmp_path
+
+
+def _run(package: Path) -> list[str]:
+    program = (
+        f"import sys; sys.path.insert(0, {str(package)!r})\n"
+        "from fullspan.core.kernels import was_compiled\n"
+        "from fullspan.pack._large import walk\n"
+        "print(walk(5), was_compiled(walk))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    return done.stdout.split()
+
+
+def test_an_edit_in_an_imported_file_is_seen(package: Path) -> None:
+    assert _run(package) == ["5", "True"]
+    assert _run(package) == ["5", "False"]
+    small = package / "fullspan" / "pack" / "_small.py"
+    small.write_text(_SOURCES["_small.py"].replace("STEP = 1", "STEP = 2"))
+    assert _run(package) == ["10", "True"]
+    small.write_text(_SOURCES["_small.py"])
+    assert _run(package) == ["5", "False"]
