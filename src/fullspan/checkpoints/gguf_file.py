@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import mmap
 import os
+from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 from fullspan.checkpoints._dequantize import dequantize_blocks
 from fullspan.checkpoints._gguf_header import read_header
 from fullspan.checkpoints._gguf_writer import parse_ggml_type, write_gguf
+from fullspan.core.device import usable_cores
 from fullspan.core.errors import CheckpointError, did_you_mean
 
 if TYPE_CHECKING:
@@ -119,48 +121,47 @@ class GGUFFile:
         """
         tensor = self[name]
         out = np.empty(tensor.n_elements, np.float32)
-        for chunk, start in self._chunks(tensor, 0, tensor.n_elements):
+        for chunk, start in self._chunks(tensor):
             out[start : start + chunk.size] = chunk
         return out.reshape(tensor.shape)
 
     def tensor(self, name: str, dtype: torch.dtype | None = None) -> torch.Tensor:
-        """The weights of one tensor in a new torch tensor, float32 unless `dtype` says otherwise.
-
-        Large tensors are dequantised on as many threads as torch uses.
-        """
+        """The weights of one tensor in a new torch tensor, float32 unless `dtype` says otherwise."""
         import torch
 
         tensor = self[name]
         out = torch.empty(tensor.n_elements, dtype=dtype or torch.float32)
-
-        def fill(start: int, stop: int) -> None:
-            for chunk, at in self._chunks(tensor, start, stop):
-                out[at : at + chunk.size] = torch.from_numpy(chunk)
-
-        n_threads = min(torch.get_num_threads(), 8, -(-tensor.n_elements // _CHUNK))
-        if n_threads == 1:
-            fill(0, tensor.n_elements)
-        else:
-            per_thread = -(-tensor.n_elements // n_threads // 256) * 256  # whole blocks
-            starts = range(0, tensor.n_elements, per_thread)
-            with ThreadPoolExecutor(n_threads) as pool:
-                list(pool.map(fill, starts, [min(s + per_thread, tensor.n_elements) for s in starts]))
+        for chunk, at in self._chunks(tensor):
+            out[at : at + chunk.size] = torch.from_numpy(chunk)
         return out.reshape(tensor.shape)
+
+    def items(self, dtype: torch.dtype | None = None) -> Iterator[tuple[str, torch.Tensor]]:
+        """Each name and tensor in turn; the next ones are dequantised meanwhile, on a few threads."""
+        n_threads = min(usable_cores(), 4)  # one thread fills half of the memory's bandwidth
+        waiting: deque[tuple[str, Future[torch.Tensor]]] = deque()
+        with ThreadPoolExecutor(n_threads) as pool:
+            for name in self.tensors:
+                waiting.append((name, pool.submit(self.tensor, name, dtype)))
+                if len(waiting) > 2 * n_threads:
+                    ready, tensor = waiting.popleft()
+                    yield ready, tensor.result()
+            for ready, tensor in waiting:
+                yield ready, tensor.result()
 
     def packed(self, name: str) -> np.ndarray:
         """The bytes of one tensor as stored, uint8 [rows, bytes per row], without a copy."""
         tensor = self[name]
         return tensor.data.reshape(int(np.prod(tensor.shape[:-1], dtype=np.int64)), -1)
 
-    def _chunks(self, tensor: GGUFTensor, start: int, stop: int) -> Iterator[tuple[np.ndarray, int]]:
-        """Weights `start` to `stop` as float32 pieces (one buffer, used again) and where they start."""
+    def _chunks(self, tensor: GGUFTensor) -> Iterator[tuple[np.ndarray, int]]:
+        """The weights as float32 pieces (one buffer, used again) and where they start."""
         block_size, block_bytes = GGML_QUANT_SIZES[tensor.ggml_type]
         blocks = tensor.data.reshape(-1, block_bytes)
         step = _CHUNK // block_size
         buffer = np.empty((min(step, len(blocks)), block_size), np.float32)
         try:
-            for first in range(start // block_size, stop // block_size, step):
-                piece = blocks[first : min(first + step, stop // block_size)]
+            for first in range(0, len(blocks), step):
+                piece = blocks[first : first + step]
                 out = buffer[: len(piece)]
                 dequantize_blocks(piece, tensor.ggml_type, out)
                 yield out.reshape(-1), first * block_size

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeGuard, Unpack, cast, overload
@@ -300,19 +301,27 @@ def load(
     >>> load("smollm2-135m-instruct").chat("What is 2 + 2?").text  # doctest: +SKIP
     '2 + 2 = 4.'
     """
-    from fullspan.adapters.peft_format import base_and_adapter, load_adapter
+    from fullspan.adapters.peft_format import base_and_adapter
 
     base, adapter = base_and_adapter(name_or_path, adapter)
     path = find_model(base)
     device = torch.device(device) if device is not None else default_device()
     dtype = dtype or default_dtype(device)
-    tokenizer = load_tokenizer(path)
-    if adapter is None:
-        return LanguageModel(load_model(path, dtype=dtype, device=device), tokenizer, base)
-    from fullspan.adapters.lora import merge_lora
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(load_tokenizer, path)
+        if adapter is None:
+            model, name = load_model(path, dtype=dtype, device=device), base
+        else:
+            model, name = _merged(path, base, adapter, device).to(dtype), f"{base} + {adapter}"
+        return LanguageModel(model, waiting.result(), name)
 
-    # Merging in float32 before rounding to the final dtype rounds once instead of twice.
+
+def _merged(path: Path, base: str, adapter: Path, device: torch.device) -> Llama:
+    """The model with its adapter merged, in float32: rounding to the final dtype then happens once."""
+    from fullspan.adapters.lora import merge_lora
+    from fullspan.adapters.peft_format import load_adapter
+
     model = load_model(path, dtype=torch.float32, device=device)
     load_adapter(model, adapter, base)
     merge_lora(model)
-    return LanguageModel(model.to(dtype), tokenizer, f"{base} + {adapter}")
+    return model

@@ -92,8 +92,7 @@ def _load_gguf(path: Path, dtype: torch.dtype, device: torch.device) -> Llama:
     divisors = file.dequantize("rope_freqs.weight") if "rope_freqs.weight" in shapes else None
     config = module.Config.from_gguf(file.metadata, shapes, divisors)
 
-    weights = ((name, file.tensor(name, dtype)) for name in shapes)
-    return _fill(module, config, module.weights_from_gguf(config, weights), device)
+    return _fill(module, config, module.weights_from_gguf(config, file.items(dtype)), device)
 
 
 def _load_folder(path: Path, dtype: torch.dtype, device: torch.device) -> Llama:
