@@ -1,0 +1,42 @@
+"""Classical learning with scikit-learn's interface: trees, forests, boosting and ways to combine them."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fullspan.estimators.saving import load as load
+
+# Where each public name lives; a module is imported when its first name is used.
+_MODULES = {
+    "DecisionTreeClassifier": "tree.cart",
+    "DecisionTreeRegressor": "tree.cart",
+    "BaggingClassifier": "bagging",
+    "BaggingRegressor": "bagging",
+    "RandomForestClassifier": "forest",
+    "RandomForestRegressor": "forest",
+    "AdaBoostClassifier": "adaboost",
+    "AdaBoostRegressor": "adaboost",
+    "VotingClassifier": "voting",
+    "VotingRegressor": "voting",
+    "StackingClassifier": "stacking",
+    "StackingRegressor": "stacking",
+    "GradientBoostingClassifier": "gradient_boosting",
+    "GradientBoostingRegressor": "gradient_boosting",
+    "XGBClassifier": "boosting.xgb",
+    "XGBRegressor": "boosting.xgb",
+    "XGBRanker": "boosting.xgb",
+    "load": "saving",
+}
+__all__ = sorted(_MODULES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__
