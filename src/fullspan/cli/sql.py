@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import json
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -82,6 +85,13 @@ def _read_query(file: Path) -> str:
 
 
 def _show(table: Any, n_rows: int) -> None:
+    """A table for the eye on a terminal, CSV in a pipe."""
+    if not sys.stdout.isatty():
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow(table.column_names)
+        writer.writerows([_plain(value) for value in row.values()] for row in table.to_pylist())
+        print(f"{table.num_rows} of {n_rows} rows; --limit shows more", file=sys.stderr)
+        return
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -93,3 +103,9 @@ def _show(table: Any, n_rows: int) -> None:
         shown.add_row(*[Text("NULL" if value is None else str(value)) for value in row.values()])
     Console().print(shown)
     print(f"{table.num_rows} of {n_rows} rows, {table.num_columns} columns")
+
+
+def _plain(value: Any) -> Any:
+    """Arrays and maps as JSON; NULL is an empty field."""
+    nested = isinstance(value, list | tuple | dict)
+    return json.dumps(value, ensure_ascii=False, default=str) if nested else value
