@@ -1,0 +1,1 @@
+"""CART: growing, pruning, exporting and plotting single trees."""
