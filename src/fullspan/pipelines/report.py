@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,6 +20,8 @@ from fullspan.core.config import Argument, Config, InputPath, read_yaml
 from fullspan.core.errors import RunError
 from fullspan.core.files import replacing
 from fullspan.core.runs import read_metrics
+from fullspan.pipelines.fit_report import fit_figures, fit_plots, leaderboard
+from fullspan.pipelines.plots import Plot, as_svg, new_figure
 from fullspan.pipelines.recipe import closing_lines, read_json, step_records
 
 _PREVIEW_ROWS = 3
@@ -31,15 +32,6 @@ class ReportConfig(Config):
     """Options of `fullspan report`."""
 
     run: Annotated[InputPath, Argument()] = Field(description="The run directory.")
-
-
-@dataclass(frozen=True)
-class Plot:
-    """A plot as SVG text, with what to read from it."""
-
-    title: str
-    caption: str
-    svg: str
 
 
 @dataclass(frozen=True)
@@ -75,7 +67,8 @@ def write_report(run_path: Path) -> Path:
             f"{run_path} is not a run directory", "give one that holds metrics.jsonl or steps.json"
         )
     config = _config(run_path)
-    evaluation = _evaluation(run_path)
+    evaluation = _read_object(run_path / "evaluation.json")
+    fit = _read_object(run_path / "fit.json")
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("fullspan.pipelines", "."),
         autoescape=True,
@@ -85,12 +78,15 @@ def write_report(run_path: Path) -> Path:
     html = environment.get_template("report.html.jinja").render(
         title=config.get("name") or run_path.name,
         description=config.get("description") or "",
-        figures=list(_figures(metrics, evaluation)),
-        plots=[plot for path, lines in metrics.items() for plot in _plots(path, lines)],
+        figures=[*(fit_figures(fit) if fit else ()), *_figures(metrics, evaluation)],
+        plots=[
+            *(fit_plots(run_path, fit) if fit else ()),
+            *(plot for path, lines in metrics.items() for plot in _plots(path, lines)),
+        ],
         samples=evaluation.get("samples", []),
-        tables=list(_previews(run_path)),
+        tables=[*_leaderboard(fit), *_previews(run_path)],
         steps=[step for step in steps if step["state"] == "done"],
-        closing=closing_lines(run_path),
+        closing=[*closing_lines(run_path), *([fit["command"]] if fit else [])],
         version=__version__,
         path=run_path,
     )
@@ -109,9 +105,16 @@ def _config(run_path: Path) -> dict[str, Any]:
     return read_yaml(file) if file.exists() else {}
 
 
-def _evaluation(run_path: Path) -> dict[str, Any]:
-    file = run_path / "evaluation.json"
+def _read_object(file: Path) -> dict[str, Any]:
     return dict(read_json(file)) if file.exists() else {}
+
+
+def _leaderboard(fit: dict[str, Any]) -> Iterator[Table]:
+    if fit:
+        columns, rows = leaderboard(fit)
+        out = "; ".join(f"{name}: {reason}" for name, reason in fit["left_out"].items())
+        caption = "Cross-validated: no row is predicted by a model that was fitted on it."
+        yield Table("Leaderboard", caption + (f" Columns left out: {out}." if out else ""), columns, rows)
 
 
 def _figures(
@@ -150,27 +153,15 @@ def _plots(path: Path, lines: list[dict[str, Any]]) -> Iterator[Plot]:
 
 
 def _curves(curves: dict[str, list[tuple[int, float]]], label: str) -> str:
-    import matplotlib
-
-    matplotlib.use("svg")
-    # Text stays text: smaller, and it can be searched and read aloud.
-    matplotlib.rcParams["svg.fonttype"] = "none"
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 3.2), layout="constrained")
-    axes = figure.subplots()
+    figure, (axes,) = new_figure()
     for name, points in curves.items():
         if points:
             steps, values = zip(*points, strict=True)
             axes.plot(steps, values, label=name, marker="o" if len(points) < 20 else None, markersize=4)
     axes.set(xlabel="optimiser step", ylabel=label)
     axes.set_ylim(bottom=0)
-    axes.grid(alpha=0.3)
     axes.legend(frameon=False)
-    text = io.StringIO()
-    figure.savefig(text, format="svg", metadata={"Date": None})
-    # Only the <svg> element: an XML prologue has no place inside HTML.
-    return text.getvalue()[text.getvalue().index("<svg") :]
+    return as_svg(figure)
 
 
 def _previews(run_path: Path) -> Iterator[Table]:

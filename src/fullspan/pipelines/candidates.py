@@ -1,0 +1,91 @@
+"""The estimators that `fullspan fit` compares, with settings that suit most tables."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+BASELINE = "baseline"
+"""Predicts the mean or the shares of the classes: what an estimator has to beat."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What an estimator takes as it is.
+
+    Attributes
+    ----------
+    takes_missing : bool
+        Missing values; otherwise they become the column's median.
+    takes_categories : bool
+        Categories as sets; otherwise their codes, by frequency, count as numbers.
+    """
+
+    takes_missing: bool
+    takes_categories: bool
+
+
+CANDIDATES = {
+    "tree": Candidate(takes_missing=True, takes_categories=True),
+    "forest": Candidate(takes_missing=True, takes_categories=True),
+    "bagging": Candidate(takes_missing=True, takes_categories=False),
+    "adaboost": Candidate(takes_missing=False, takes_categories=False),
+    "gbdt": Candidate(takes_missing=False, takes_categories=False),
+    "xgb": Candidate(takes_missing=True, takes_categories=True),
+}
+
+
+def make_estimator(name: str, classify: bool, is_category: np.ndarray, seed: int) -> Any:
+    """An unfitted estimator.
+
+    Parameters
+    ----------
+    name : str
+        One of `CANDIDATES`, or `BASELINE`.
+    classify : bool
+        Classifier or regressor.
+    is_category : ndarray of bool [n_features]
+    seed : int
+    """
+    from fullspan import estimators
+
+    categories = is_category if is_category.any() else None
+    match name:
+        case "tree":
+            tree = estimators.DecisionTreeClassifier if classify else estimators.DecisionTreeRegressor
+            return tree(min_samples_leaf=10, random_state=seed, categorical_features=categories)
+        case "forest":
+            forest = estimators.RandomForestClassifier if classify else estimators.RandomForestRegressor
+            share = "sqrt" if classify else 1 / 3
+            return forest(
+                200,
+                max_features=share,
+                min_samples_leaf=2,
+                random_state=seed,
+                categorical_features=categories,
+            )
+        case "bagging":
+            bagging = estimators.BaggingClassifier if classify else estimators.BaggingRegressor
+            return bagging(n_estimators=50, random_state=seed)
+        case "adaboost":
+            adaboost = estimators.AdaBoostClassifier if classify else estimators.AdaBoostRegressor
+            return adaboost(n_estimators=100, random_state=seed)
+        case "gbdt":
+            gbdt = estimators.GradientBoostingClassifier if classify else estimators.GradientBoostingRegressor
+            return gbdt(random_state=seed)
+        case "xgb":
+            xgb = estimators.XGBClassifier if classify else estimators.XGBRegressor
+            kinds = ["c" if category else "q" for category in is_category]
+            return xgb(
+                n_estimators=200,
+                learning_rate=0.1,
+                random_state=seed,
+                enable_categorical=True,
+                feature_types=kinds,
+            )
+        case _:
+            from sklearn.dummy import DummyClassifier, DummyRegressor
+
+            return DummyClassifier(strategy="prior") if classify else DummyRegressor()
