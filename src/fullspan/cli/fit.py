@@ -23,9 +23,8 @@ def command(config: FitConfig) -> None:
     for line in found["leaderboard"]:
         scores = "".join(f"{line['scores'][name]:>10.4f}" for name in names)
         print(f"{line['model']:<10}{scores}{line['seconds']:>10.1f}")
-    print(
-        f"best:   {found['best']}, by {names[0]} over {config.folds} folds; fitted on all {found['n_rows']} rows"
-    )
+    rows = f"{found['n_rows']} rows"
+    print(f"best:   {found['best']}, by {names[0]} over {config.folds} folds; fitted on all {rows}")
     print(f"model:  {path / MODEL_FILE}")
     print(f"report: {path / 'report.html'}")
     print(f"predict with it: fullspan predict {path} NEW_DATA")
