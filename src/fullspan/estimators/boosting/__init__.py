@@ -1,1 +1,1 @@
-"""Gradient boosting of trees."""
+"""Gradient boosting with second-order trees: growth, prediction, model files and explanations."""
