@@ -1,9 +1,9 @@
 """Estimators on disk: one zip file with a JSON description and the arrays beside it. Nothing in it is run.
 
 The file holds `estimator.json` and `arrays/0.npy`, `arrays/1.npy`, ... JSON values stand for themselves; what
-JSON lacks is a mapping with one key: ``{"array": 3}``, ``{"tuple": [...]}``, ``{"items": [[key, value], ...]}``
-(a dict), ``{"scalar": 4}`` (an array without dimensions), ``{"objects": [shape, [...]]}`` (an array of
-strings), ``{"float": "nan"}``, ``{"object": [class, attributes]}``.
+JSON lacks is a mapping with one key: ``{"array": 3}``, ``{"scalar": 4}`` (an array without dimensions),
+``{"objects": [shape, [...]]}`` (an array of strings), ``{"tuple": [...]}``, ``{"items": [[key, value], ...]}``
+(a dict), ``{"float": "nan"}``, ``{"object": [class, attributes]}``.
 """
 
 from __future__ import annotations
