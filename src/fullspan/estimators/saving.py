@@ -2,8 +2,8 @@
 
 The file holds `estimator.json` and `arrays/0.npy`, `arrays/1.npy`, ... JSON values stand for themselves; what
 JSON lacks is a mapping with one key: ``{"array": 3}``, ``{"scalar": 4}`` (an array without dimensions),
-``{"objects": [shape, [...]]}`` (an array of strings), ``{"tuple": [...]}``, ``{"items": [[key, value], ...]}``
-(a dict), ``{"float": "nan"}``, ``{"object": [class, attributes]}``.
+``{"objects": [shape, [...]]}`` (an array of strings), ``{"tuple": [...]}``,
+``{"items": [[key, value], ...]}`` (a dict), ``{"float": "nan"}``, ``{"object": [class, attributes]}``.
 """
 
 from __future__ import annotations
