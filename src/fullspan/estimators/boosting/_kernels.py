@@ -1,3 +1,4 @@
+# mypy: allow-untyped-decorators, allow-untyped-calls, allow-untyped-defs
 """Loops over the trees of an ensemble: margins and leaves of dense rows."""
 
 from __future__ import annotations
