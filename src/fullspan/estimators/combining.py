@@ -9,8 +9,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone, is_classifier, is_regressor
 from sklearn.utils import Bunch, check_random_state, get_tags
 from sklearn.utils._user_interface import _print_elapsed_time
-from sklearn.utils.metadata_routing import _routing_enabled as routing_enabled
-from sklearn.utils.metadata_routing import process_routing
+from sklearn.utils.metadata_routing import _routing_enabled, process_routing
 from sklearn.utils.metaestimators import _BaseComposition
 from sklearn.utils.parallel import Parallel, delayed
 
@@ -50,7 +49,7 @@ def fit_one(
         try:
             estimator.fit(X, y, **fit_params)
         except TypeError as error:
-            if routing_enabled() or "unexpected keyword argument 'sample_weight'" not in str(error):
+            if _routing_enabled() or "unexpected keyword argument 'sample_weight'" not in str(error):
                 raise
             raise TypeError(
                 f"Underlying estimator {type(estimator).__name__} does not support sample weights."
@@ -60,7 +59,7 @@ def fit_one(
 
 def routed(owner: Any, method: str, params: dict[str, Any], otherwise: Callable[[], Bunch]) -> Bunch:
     """The parameters each part asked for, or what `otherwise` says while metadata routing is off."""
-    return process_routing(owner, method, **params) if routing_enabled() else otherwise()
+    return process_routing(owner, method, **params) if _routing_enabled() else otherwise()
 
 
 def thread_count(n_jobs: int | None, estimators: Iterable[Any]) -> int | None:

@@ -345,7 +345,7 @@ class StackingClassifier(ClassifierMixin, _Stacking):  # type: ignore[misc]
     def _check_kinds(self, estimators: list[Any]) -> None:
         """Regressors may stand among the classifiers."""
 
-    @_fit_context(prefer_skip_nested_validation=False)  # the estimators check their own parameters
+    @_fit_context(prefer_skip_nested_validation=False)  # type: ignore[untyped-decorator]
     def fit(self, X: Any, y: Any, **fit_params: Any) -> Self:
         """Fit the estimators, and the final one with their out-of-fold predictions.
 
@@ -371,7 +371,7 @@ class StackingClassifier(ClassifierMixin, _Stacking):  # type: ignore[misc]
             self.classes_, codes = np.unique(column_or_1d(y, warn=True), return_inverse=True)
         return self._fit(X, codes, fit_params, self.stack_method)
 
-    @available_if(_estimator_has("predict", delegates=_FINAL))
+    @available_if(_estimator_has("predict", delegates=_FINAL))  # type: ignore[untyped-decorator]
     def predict(self, X: Any, **predict_params: Any) -> np.ndarray:
         """Label for each row.
 
@@ -393,7 +393,7 @@ class StackingClassifier(ClassifierMixin, _Stacking):  # type: ignore[misc]
         labels: np.ndarray = self.classes_[codes]
         return labels
 
-    @available_if(_estimator_has("predict_proba", delegates=_FINAL))
+    @available_if(_estimator_has("predict_proba", delegates=_FINAL))  # type: ignore[untyped-decorator]
     def predict_proba(self, X: Any) -> np.ndarray:
         """The final estimator's probabilities.
 
@@ -412,7 +412,7 @@ class StackingClassifier(ClassifierMixin, _Stacking):  # type: ignore[misc]
             return np.column_stack([each[:, 0] for each in probabilities])
         return np.asarray(probabilities)
 
-    @available_if(_estimator_has("decision_function", delegates=_FINAL))
+    @available_if(_estimator_has("decision_function", delegates=_FINAL))  # type: ignore[untyped-decorator]
     def decision_function(self, X: Any) -> np.ndarray:
         """The final estimator's decision values.
 
@@ -513,7 +513,7 @@ class StackingRegressor(RegressorMixin, _Stacking):  # type: ignore[misc]
         if not is_regressor(estimator):
             raise ValueError(f"'final_estimator' parameter should be a regressor. Got {estimator}")
 
-    @_fit_context(prefer_skip_nested_validation=False)  # the estimators check their own parameters
+    @_fit_context(prefer_skip_nested_validation=False)  # type: ignore[untyped-decorator]
     def fit(self, X: Any, y: Any, **fit_params: Any) -> Self:
         """Fit the estimators, and the final one with their out-of-fold predictions.
 
@@ -549,7 +549,7 @@ class StackingRegressor(RegressorMixin, _Stacking):  # type: ignore[misc]
         _raise_for_params(fit_params, self, "fit", allow=["sample_weight"])
         return super().fit_transform(X, y, **fit_params)
 
-    @available_if(_estimator_has("predict", delegates=_FINAL))
+    @available_if(_estimator_has("predict", delegates=_FINAL))  # type: ignore[untyped-decorator]
     def predict(self, X: Any, **predict_params: Any) -> np.ndarray:
         """Target for each row.
 

@@ -177,7 +177,7 @@ class VotingClassifier(ClassifierMixin, _Voting):  # type: ignore[misc]
         self.flatten_transform = flatten_transform
         self.verbose = verbose
 
-    @_fit_context(prefer_skip_nested_validation=False)  # the estimators check their own parameters
+    @_fit_context(prefer_skip_nested_validation=False)  # type: ignore[untyped-decorator]
     def fit(self, X: Any, y: Any, **fit_params: Any) -> Self:
         """Fit a copy of each estimator.
 
@@ -244,7 +244,7 @@ class VotingClassifier(ClassifierMixin, _Voting):  # type: ignore[misc]
             raise AttributeError(f"predict_proba is not available when voting={self.voting!r}")
         return True
 
-    @available_if(_has_probabilities)
+    @available_if(_has_probabilities)  # type: ignore[untyped-decorator]
     def predict_proba(self, X: Any) -> np.ndarray:
         """Weighted mean of the estimators' probabilities; only when voting is "soft".
 
@@ -373,7 +373,7 @@ class VotingRegressor(RegressorMixin, _Voting):  # type: ignore[misc]
         self.n_jobs = n_jobs
         self.verbose = verbose
 
-    @_fit_context(prefer_skip_nested_validation=False)  # the estimators check their own parameters
+    @_fit_context(prefer_skip_nested_validation=False)  # type: ignore[untyped-decorator]
     def fit(self, X: Any, y: Any, **fit_params: Any) -> Self:
         """Fit a copy of each estimator.
 
