@@ -1,0 +1,229 @@
+# mypy: allow-untyped-decorators, allow-untyped-calls
+"""Bringing a node's rows into a feature's order, and parting them at a split.
+
+`Work.samples` and `Work.feature_values` hold, between `start` and `end`, the node's rows and their values of
+one feature. How they are ordered there decides in which order sums are taken; see `_sorting_kernels`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fullspan.core.kernels import helper
+from fullspan.estimators.tree._sorting_kernels import NAN_KEY, bits_of_key, introsort
+
+# Values that lie this near are not told apart. In float32, as every value here.
+THRESHOLD_STEP = np.float32(1e-7)
+
+
+@helper()
+def order_rows(columns, targets, work, f, start, end):
+    """Sort the node's rows by a numeric feature, those without a value last; returns how many those are."""
+    if len(columns.indptr):
+        _order_sparse(columns, work, f, start, end)
+        return 0
+    if columns.packed.shape[0] and _unpack(columns, targets, work, f, start, end):
+        return _count_missing(columns, work, f, start, end)
+    n_missing = gather(columns, work, f, start, end)
+    introsort(work.feature_values, work.samples, start, end - n_missing, work.stack)
+    return n_missing
+
+
+@helper()
+def gather(columns, work, f, start, end):
+    """Read the feature's values; rows without one change places with rows from the end."""
+    column, samples, values = columns.values[f], work.samples, work.feature_values
+    if not columns.has_missing[f]:
+        for p in range(start, end):
+            values[p] = column[samples[p]]
+        return 0
+    p, last = start, end - 1
+    while p <= last:
+        if np.isnan(column[samples[last]]):
+            last -= 1
+            continue
+        if np.isnan(column[samples[p]]):
+            samples[p], samples[last] = samples[last], samples[p]
+            last -= 1
+        values[p] = column[samples[p]]
+        p += 1
+    return end - 1 - last
+
+
+@helper()
+def _unpack(columns, targets, work, f, start, end):
+    """Take the order from the presorted column, unless sorting would give another and that would show."""
+    words = columns.packed[f]
+    if targets.order_matters:
+        if columns.has_missing[f] and words[end - 1] >> np.uint64(32) == NAN_KEY:
+            return False
+        equal = False
+        for p in range(start + 1, end):
+            equal |= words[p] >> np.uint64(32) == words[p - 1] >> np.uint64(32)
+        if equal:
+            return False
+    bits = work.feature_values.view(np.uint32)
+    for p in range(start, end):
+        word = words[p]
+        work.samples[p] = np.int32(word & np.uint64(0x7FFFFFFF))
+        bits[p] = np.uint32(bits_of_key(word >> np.uint64(32)))
+    return True
+
+
+@helper()
+def _count_missing(columns, work, f, start, end):
+    if not columns.has_missing[f]:
+        return 0
+    n_missing = 0
+    while n_missing < end - start and np.isnan(work.feature_values[end - 1 - n_missing]):
+        n_missing += 1
+    return n_missing
+
+
+@helper()
+def move_missing_first(work, start, end, n_missing):
+    """From values, then missing ones, to missing ones, then values; both keep their order."""
+    present = end - start - n_missing
+    work.spare_samples[:present] = work.samples[start : end - n_missing]
+    work.spare_values[:present] = work.feature_values[start : end - n_missing]
+    for m in range(n_missing):
+        work.samples[start + m] = work.samples[end - n_missing + m]
+    work.samples[start + n_missing : end] = work.spare_samples[:present]
+    work.feature_values[start + n_missing : end] = work.spare_values[:present]
+
+
+@helper()
+def _extract(columns, work, f, start, end):
+    """Bring the rows with negative values to the front and those with positive ones to the end.
+
+    Returns where the negative ones end and the positive ones start; zeros in between, which have no entries.
+    """
+    samples, values, position = work.samples, work.feature_values, work.position
+    negative_end, positive_start = start, end
+    for k in range(columns.indptr[f], columns.indptr[f + 1]):
+        value = columns.data[k]
+        p = position[columns.indices[k]]
+        if value == 0 or p < start or p >= end:
+            continue
+        if value > 0:
+            positive_start -= 1
+            q = positive_start
+        else:
+            q = negative_end
+            negative_end += 1
+        values[q] = value
+        _exchange(samples, position, p, q)
+    return negative_end, positive_start
+
+
+@helper()
+def _exchange(samples, position, p, q):
+    samples[p], samples[q] = samples[q], samples[p]
+    position[samples[p]] = p
+    position[samples[q]] = q
+
+
+@helper()
+def _order_sparse(columns, work, f, start, end):
+    samples, values, position = work.samples, work.feature_values, work.position
+    negative_end, positive_start = _extract(columns, work, f, start, end)
+    introsort(values, samples, start, negative_end, work.stack)
+    introsort(values, samples, positive_start, end, work.stack)
+    for p in range(start, negative_end):
+        position[samples[p]] = p
+    for p in range(positive_start, end):
+        position[samples[p]] = p
+    values[negative_end:positive_start] = 0.0
+
+
+@helper()
+def value_range(columns, work, f, start, end):
+    """Read a feature's values without sorting: the smallest, the largest, how many are missing.
+
+    The last two tell where negative values end and positive ones start, for sparse columns.
+    """
+    values = work.feature_values
+    negative_end, positive_start, n_missing = start, end, 0
+    low, high = np.float32(np.inf), np.float32(-np.inf)
+    if len(columns.indptr):
+        negative_end, positive_start = _extract(columns, work, f, start, end)
+        values[negative_end:positive_start] = 0.0
+        for p in range(start, end):
+            low, high = min(low, values[p]), max(high, values[p])
+    else:
+        for p in range(start, end):
+            value = columns.values[f, work.samples[p]]
+            values[p] = value
+            if np.isnan(value):
+                n_missing += 1
+            else:
+                low, high = min(low, value), max(high, value)
+    return low, high, n_missing, negative_end, positive_start
+
+
+@helper()
+def part_at(columns, work, threshold, missing_left, start, end, negative_end, positive_start):
+    """Bring the rows that go left to the front, by `feature_values`; returns where the others start."""
+    samples, values = work.samples, work.feature_values
+    first, last = start, end
+    sparse = len(columns.indptr) > 0
+    if sparse:
+        if threshold < 0.0:
+            last = negative_end
+        elif threshold > 0.0:
+            first = positive_start
+        else:
+            return positive_start
+    while first < last:
+        value = values[first]
+        if missing_left if np.isnan(value) else value <= threshold:
+            first += 1
+        else:
+            last -= 1
+            values[first], values[last] = values[last], values[first]
+            if sparse:
+                _exchange(samples, work.position, first, last)
+            else:
+                samples[first], samples[last] = samples[last], samples[first]
+    return last
+
+
+@helper()
+def part_by_feature(columns, work, f, threshold, missing_left, start, end):
+    """`part_at`, reading the values of a numeric feature again."""
+    if len(columns.indptr):
+        negative_end, positive_start = _extract(columns, work, f, start, end)
+        return part_at(columns, work, threshold, missing_left, start, end, negative_end, positive_start)
+    samples, column = work.samples, columns.values[f]
+    first, last = start, end
+    while first < last:
+        value = column[samples[first]]
+        if missing_left if np.isnan(value) else value <= threshold:
+            first += 1
+        else:
+            last -= 1
+            samples[first], samples[last] = samples[last], samples[first]
+    return last
+
+
+@helper()
+def part_presorted(columns, work, start, position, end):
+    """Part every presorted column as `samples` is parted, keeping its order on both sides."""
+    goes_left, spare = work.goes_left, work.spare_packed
+    for p in range(start, position):
+        goes_left[work.samples[p]] = 1
+    for p in range(position, end):
+        goes_left[work.samples[p]] = 0
+    for f in range(columns.packed.shape[0]):
+        if columns.n_categories[f]:
+            continue
+        words = columns.packed[f]
+        n_left, n_right = start, 0
+        for p in range(start, end):
+            word = words[p]
+            side = int(goes_left[np.int64(word & np.uint64(0x7FFFFFFF))])
+            words[n_left] = word
+            spare[n_right] = word
+            n_left += side
+            n_right += 1 - side
+        words[n_left:end] = spare[:n_right]
