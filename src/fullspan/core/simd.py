@@ -1,0 +1,353 @@
+# mypy: allow-untyped-decorators, allow-untyped-calls, disallow-any-generics=False
+"""Vectors of 16 numbers inside kernels, with the operators that numbers have.
+
+`load_float32(place)` gives a vector; ``+ - * / & | ^ << >>``, comparisons and ``~`` work lane by lane, and a
+number beside a vector stands for 16 equal ones. A comparison gives a mask, which `select`, `compress`,
+`count` and masked stores take. LLVM turns each step into one AVX-512 instruction where the CPU has them, and
+into narrower ones elsewhere, so that every kernel runs everywhere; `HAS_AVX512` tells a driver which of two
+ways to go. Places are addresses (int64) of bytes, as `address` gives them: nothing checks their bounds.
+
+>>> from fullspan.core.kernels import kernel
+>>> import numpy as np
+>>> @kernel()
+... def count_above(x, limit):
+...     found = 0
+...     for i in range(0, len(x), 16):
+...         found += count(load_float32(address(x) + 4 * i) > limit)
+...     return found
+>>> count_above(np.arange(32, dtype=np.float32), np.float32(20))
+11
+"""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.core.imputils import lower_builtin, lower_cast
+from numba.core.typing import signature
+from numba.core.typing.templates import AbstractTemplate, infer_global
+from numba.extending import intrinsic, models, register_model
+
+from fullspan.core.device import cpu_features
+
+LANES = 16
+HAS_AVX512 = {"avx512f", "avx512bw"} <= set(cpu_features())
+
+_intrinsic: Any = intrinsic
+_I1, _I8, _I32, _I64 = (ir.IntType(bits) for bits in (1, 8, 32, 64))
+_F32 = ir.FloatType()
+_ELEMENTS: dict[Any, Any] = {types.boolean: _I1, types.int32: _I32, types.float32: _F32}
+
+
+class Vector(types.Type):  # type: ignore[misc]
+    """Numba's type of 16 lanes of one kind of number; of boolean: a mask."""
+
+    def __init__(self, element: Any) -> None:
+        self.element = element
+        super().__init__(name=f"Vector({element})")
+
+
+INT32 = Vector(types.int32)
+FLOAT32 = Vector(types.float32)
+MASK = Vector(types.boolean)
+
+
+@register_model(Vector)
+class _VectorModel(models.PrimitiveModel):  # type: ignore[misc]
+    def __init__(self, manager: Any, vector: Vector) -> None:
+        super().__init__(manager, vector, _lanes_of(_ELEMENTS[vector.element]))
+
+
+def _lanes_of(element: Any) -> Any:
+    return ir.VectorType(element, LANES)
+
+
+def _splat(builder: Any, value: Any) -> Any:
+    kind = _lanes_of(value.type)
+    first = builder.insert_element(ir.Constant(kind, ir.Undefined), value, ir.Constant(_I32, 0))
+    return builder.shuffle_vector(
+        first, ir.Constant(kind, ir.Undefined), ir.Constant(_lanes_of(_I32), [0] * LANES)
+    )
+
+
+def _call(builder: Any, name: str, result: Any, *arguments: Any) -> Any:
+    kind = ir.FunctionType(result, [argument.type for argument in arguments])
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), arguments)
+
+
+@lower_cast(types.Number, Vector)
+def _cast_number(context: Any, builder: Any, source: Any, target: Vector, value: Any) -> Any:
+    return _splat(builder, context.cast(builder, value, source, target.element))
+
+
+def _common(arguments: Any) -> Vector | None:
+    """The vector type of an operation's two arguments, if one of them is a vector and the other fits."""
+    vectors = {argument for argument in arguments if isinstance(argument, Vector)}
+    others = [argument for argument in arguments if not isinstance(argument, Vector)]
+    fits = all(isinstance(argument, types.Number) for argument in others)
+    return vectors.pop() if len(vectors) == 1 and fits else None
+
+
+def _add_operator(symbol: Any, of_floats: str | None, of_integers: str | None, compares: bool) -> None:
+    """Let kernels use `symbol` on vectors; the names are the builder's methods, or a predicate."""
+
+    @infer_global(symbol)
+    class _Template(AbstractTemplate):  # type: ignore[misc]
+        def generic(self, arguments: Any, keywords: Any) -> Any:
+            vector = _common(arguments) if len(arguments) == 2 else None
+            if vector is None or (of_floats if vector.element == types.float32 else of_integers) is None:
+                return None
+            return signature(MASK if compares else vector, vector, vector)
+
+    @lower_builtin(symbol, Vector, Vector)
+    def _lower(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
+        is_float = sig.args[0].element == types.float32
+        if compares:
+            compare = builder.fcmp_ordered if is_float else builder.icmp_signed
+            if is_float and symbol is operator.ne:
+                compare = builder.fcmp_unordered
+            return compare(of_floats if is_float else of_integers, *arguments)
+        return getattr(builder, of_floats if is_float else of_integers)(*arguments)  # type: ignore[arg-type]
+
+
+for _symbol, _of_floats, _of_integers in (
+    (operator.add, "fadd", "add"),
+    (operator.sub, "fsub", "sub"),
+    (operator.mul, "fmul", "mul"),
+    (operator.truediv, "fdiv", None),
+    (operator.and_, None, "and_"),
+    (operator.or_, None, "or_"),
+    (operator.xor, None, "xor"),
+    (operator.lshift, None, "shl"),
+    (operator.rshift, None, "lshr"),
+):
+    _add_operator(_symbol, _of_floats, _of_integers, compares=False)
+for _symbol, _sign in (
+    (operator.lt, "<"),
+    (operator.le, "<="),
+    (operator.gt, ">"),
+    (operator.ge, ">="),
+    (operator.eq, "=="),
+    (operator.ne, "!="),
+):
+    _add_operator(_symbol, _sign, _sign, compares=True)
+
+
+@infer_global(operator.invert)
+class _Invert(AbstractTemplate):  # type: ignore[misc]
+    def generic(self, arguments: Any, keywords: Any) -> Any:
+        (argument,) = arguments
+        return signature(argument, argument) if argument in (MASK, INT32) else None
+
+
+@lower_builtin(operator.invert, Vector)
+def _lower_invert(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
+    return builder.not_(arguments[0])
+
+
+@_intrinsic
+def address(typing_context: Any, array: Any) -> Any:
+    """Where an array's first element is."""
+    if not isinstance(array, types.Array):
+        return None
+
+    def generate(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
+        data = context.make_array(array)(context, builder, value=arguments[0]).data
+        return builder.ptrtoint(data, _I64)
+
+    return types.int64(array), generate
+
+
+def _pointer(builder: Any, place: Any, kind: Any) -> Any:
+    return builder.inttoptr(place, kind.as_pointer())
+
+
+def _load(vector: Vector, doc: str) -> Any:
+    kind = _lanes_of(_ELEMENTS[vector.element])
+
+    def load(typing_context: Any, place: Any) -> Any:
+        def generate(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
+            loaded = builder.load(_pointer(builder, arguments[0], kind))
+            loaded.align = 1
+            return loaded
+
+        return vector(types.int64), generate
+
+    load.__doc__ = doc
+    return _intrinsic(load)
+
+
+load_int32 = _load(INT32, "16 int32 from a place of any alignment.")
+load_float32 = _load(FLOAT32, "16 float32 from a place of any alignment.")
+
+
+@_intrinsic
+def load_bytes(typing_context: Any, place: Any) -> Any:
+    """16 uint8 as int32."""
+
+    def generate(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
+        loaded = builder.load(_pointer(builder, arguments[0], _lanes_of(_I8)))
+        loaded.align = 1
+        return builder.zext(loaded, _lanes_of(_I32))
+
+    return INT32(types.int64), generate
+
+
+@_intrinsic
+def store(typing_context: Any, place: Any, vector: Any) -> Any:
+    """Write the 16 numbers."""
+    if vector not in (INT32, FLOAT32):
+        return None
+
+    def generate(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
+        written = builder.store(arguments[1], _pointer(builder, arguments[0], arguments[1].type))
+        written.align = 1
+        return context.get_dummy_value()
+
+    return types.void(types.int64, vector), generate
+
+
+@_intrinsic
+def store_bytes(typing_context: Any, place: Any, vector: Any) -> Any:
+    """Write the lowest byte of each of 16 int32."""
+    if vector != INT32:
+        return None
+
+    def generate(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
+        narrow = builder.trunc(arguments[1], _lanes_of(_I8))
+        builder.store(narrow, _pointer(builder, arguments[0], narrow.type)).align = 1
+        return context.get_dummy_value()
+
+    return types.void(types.int64, vector), generate
+
+
+@_intrinsic
+def store_where(typing_context: Any, place: Any, vector: Any, mask: Any) -> Any:
+    """Write the lanes that the mask has; the others' memory is not touched."""
+    if vector not in (INT32, FLOAT32) or mask != MASK:
+        return None
+    name = "llvm.masked.store.v16i32.p0" if vector == INT32 else "llvm.masked.store.v16f32.p0"
+
+    def generate(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
+        place_, value, chosen = arguments
+        pointer = _pointer(builder, place_, _I8)
+        _call(builder, name, ir.VoidType(), value, pointer, ir.Constant(_I32, 1), chosen)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, vector, mask), generate
+
+
+def _gather(vector: Vector, suffix: str, doc: str) -> Any:
+    kind = _lanes_of(_ELEMENTS[vector.element])
+
+    def gather(typing_context: Any, place: Any, offsets: Any) -> Any:
+        if offsets != INT32:
+            return None
+
+        def generate(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
+            place_, lanes = arguments
+            zero = ir.Constant(kind, [0] * LANES)
+            everywhere = ir.Constant(_lanes_of(_I1), [1] * LANES)
+            if HAS_AVX512:
+                letter = "i" if vector == INT32 else "s"
+                name = f"llvm.x86.avx512.mask.gather.dp{letter}.512"
+                pointer, one = _pointer(builder, place_, _I8), ir.Constant(_I32, 1)
+                return _call(builder, name, kind, zero, pointer, lanes, everywhere, one)
+            wide = builder.add(_splat(builder, place_), builder.sext(lanes, _lanes_of(_I64)))
+            pointers = builder.inttoptr(wide, _lanes_of(_I8.as_pointer()))
+            name = f"llvm.masked.gather.v16{suffix}.v16p0"
+            return _call(builder, name, kind, pointers, ir.Constant(_I32, 1), everywhere, zero)
+
+        return vector(types.int64, INT32), generate
+
+    gather.__doc__ = doc
+    return _intrinsic(gather)
+
+
+gather_int32 = _gather(INT32, "i32", "16 int32, each from the place plus its offset in bytes.")
+gather_float32 = _gather(FLOAT32, "f32", "16 float32, each from the place plus its offset in bytes.")
+
+
+@_intrinsic
+def compress(typing_context: Any, vector: Any, mask: Any) -> Any:
+    """The lanes that the mask has, moved to the front in their order; zero after them."""
+    if vector != INT32 or mask != MASK:
+        return None
+
+    def generate(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
+        value, chosen = arguments
+        zero = ir.Constant(value.type, [0] * LANES)
+        if HAS_AVX512:
+            return _call(builder, "llvm.x86.avx512.mask.compress.v16i32", value.type, value, zero, chosen)
+        return _call(builder, "llvm.experimental.vector.compress.v16i32", value.type, value, chosen, zero)
+
+    return INT32(vector, mask), generate
+
+
+@_intrinsic
+def count(typing_context: Any, mask: Any) -> Any:
+    """How many lanes a mask has."""
+    if mask != MASK:
+        return None
+
+    def generate(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
+        bits = builder.bitcast(arguments[0], ir.IntType(LANES))
+        return builder.zext(_call(builder, "llvm.ctpop.i16", bits.type, bits), _I64)
+
+    return types.int64(mask), generate
+
+
+@_intrinsic
+def select(typing_context: Any, mask: Any, yes: Any, no: Any) -> Any:
+    """Lanes of `yes` where the mask has them, of `no` elsewhere."""
+    if mask != MASK or yes != no or yes not in (INT32, FLOAT32):
+        return None
+    return yes(mask, yes, no), lambda context, builder, sig, arguments: builder.select(*arguments)
+
+
+@_intrinsic
+def lane_numbers(typing_context: Any) -> Any:
+    """0 to 15."""
+    numbers = ir.Constant(_lanes_of(_I32), list(range(LANES)))
+    return INT32(), lambda context, builder, sig, arguments: numbers
+
+
+@_intrinsic
+def spread_int32(typing_context: Any, value: Any) -> Any:
+    """16 times a number."""
+    return INT32(types.int32), lambda context, builder, sig, arguments: _splat(builder, arguments[0])
+
+
+@_intrinsic
+def spread_float32(typing_context: Any, value: Any) -> Any:
+    """16 times a number."""
+    return FLOAT32(types.float32), lambda context, builder, sig, arguments: _splat(builder, arguments[0])
+
+
+@_intrinsic
+def use_full_vectors(typing_context: Any) -> Any:
+    """Let LLVM make 512-bit vectors of this function's loops; it prefers 256 for the sake of older CPUs."""
+
+    def generate(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
+        # llvmlite's `add` refuses attributes that it does not know.
+        set.add(builder.function.attributes, '"prefer-vector-width"="512"')
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
+@_intrinsic
+def prefetch(typing_context: Any, place: Any) -> Any:
+    """Begin to bring a cache line near; any address will do."""
+
+    def generate(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
+        for_reading, keep, data = (ir.Constant(_I32, n) for n in (0, 3, 1))
+        pointer = _pointer(builder, arguments[0], _I8)
+        _call(builder, "llvm.prefetch.p0", ir.VoidType(), pointer, for_reading, keep, data)
+        return context.get_dummy_value()
+
+    return types.void(types.int64), generate

@@ -1,0 +1,445 @@
+"""Trees grown from histograms of quantised gradients.
+
+::
+
+    config = GrowConfig(max_leaves=255, max_depth=0, grow_policy="lossguide", learning_rate=0.1)
+    with HistGrower(config, Binner.fit(X), X) as grower:
+        for round in range(50):
+            g, h = ...                                   # float32 [n], weights in them; 0 where left out
+            tree, node_of_row = grower.grow(g, h, round) # TreeArrays, int32 [n]
+            margin += tree.value[node_of_row]            # the learning rate is in the values
+
+Gradients and hessians are rounded to 8 bits (to more where a few are far larger than the rest), up or down at
+random so that sums stay unbiased, after Shi et al. 2022, "Quantized training of gradient boosting decision
+trees". Only the choice of splits sees rounded numbers: leaf values come from the sums of g and h as they are.
+Whole gradients and hessians of up to 127 and 255 are not rounded at all. All sums are integers, so that the
+tree is the same for any number of threads or parts of the data.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from fullspan.core.errors import ConfigError, DataError
+from fullspan.core.simd import HAS_AVX512
+from fullspan.core.threads import Crew, new_barrier
+from fullspan.estimators.binning import Binner
+from fullspan.estimators.boosting import _hist_splits as splits
+from fullspan.estimators.boosting._hist_grow import Features, Grown, Limits, Room, Rows, grow_tree
+from fullspan.estimators.boosting._hist_kernels import (
+    BINS,
+    MOST_FEATURES,
+    ROW_CHUNK,
+    leaf_sums,
+    quantise,
+    survey,
+)
+
+_MOST_ROWS = 2**31 - 2**16
+_MOST_ROWS_OF_VECTORS = 2**27
+_HISTOGRAM_BYTES = 2**28
+_PADDING = 64  # rows: what is read ahead, and written beside
+_FINEST = 2.0**31
+
+
+@dataclass(frozen=True)
+class GrowConfig:
+    """What decides the shape of a tree; names and meanings are XGBoost's.
+
+    Parameters
+    ----------
+    max_leaves, max_depth : int
+        No limit where 0.
+    grow_policy : {"depthwise", "lossguide"}
+    learning_rate, reg_lambda, reg_alpha, gamma, min_child_weight, max_delta_step : float
+    monotone : tuple of int, optional
+        -1, 0 or 1 for each feature.
+    interactions : tuple of tuples of int, optional
+        Sets of features that may meet on a path.
+    max_cat_to_onehot, max_cat_threshold : int
+    colsample_bytree, colsample_bylevel, colsample_bynode : float
+    seed : int
+    n_threads : int, optional
+        One for each usable core by default; the tree does not depend on it.
+    """
+
+    max_leaves: int = 0
+    max_depth: int = 6
+    grow_policy: str = "depthwise"
+    learning_rate: float = 0.3
+    reg_lambda: float = 1.0
+    reg_alpha: float = 0.0
+    gamma: float = 0.0
+    min_child_weight: float = 1.0
+    max_delta_step: float = 0.0
+    monotone: tuple[int, ...] | None = None
+    interactions: tuple[tuple[int, ...], ...] | None = None
+    max_cat_to_onehot: int = 4
+    max_cat_threshold: int = 64
+    colsample_bytree: float = 1.0
+    colsample_bylevel: float = 1.0
+    colsample_bynode: float = 1.0
+    seed: int = 0
+    n_threads: int | None = None
+
+
+@dataclass
+class TreeArrays:
+    """One tree, its arrays those of a `TreeEnsemble` with one tree."""
+
+    left: np.ndarray
+    right: np.ndarray
+    feature: np.ndarray
+    threshold: np.ndarray
+    default_left: np.ndarray
+    value: np.ndarray
+    gain: np.ndarray
+    cover: np.ndarray
+    category_start: np.ndarray
+    categories: np.ndarray
+    bin: np.ndarray
+    """Of a numeric split: the last bin that goes left."""
+
+
+class HistGrower:
+    """Grows trees over one matrix of features; use it in a ``with`` block, which ends its threads.
+
+    Parameters
+    ----------
+    config : GrowConfig
+    binner : Binner
+    X : float32 or float64 array of shape (n_samples, n_features)
+        NaN is a missing value.
+
+    Raises
+    ------
+    ConfigError
+        If a constraint does not fit the features.
+    """
+
+    def __init__(self, config: GrowConfig, binner: Binner, X: np.ndarray) -> None:
+        self.config = config
+        self.binner = binner
+        self.n = len(X)
+        if self.n > _MOST_ROWS:
+            raise DataError(f"X has {self.n} rows, at most {_MOST_ROWS} fit", "fit parts of the data")
+        self.crew = Crew(config.n_threads)
+        n_features = binner.n_features
+        n_blocks = -(-n_features // MOST_FEATURES)
+        self.width = -(-n_features // n_blocks)
+        self.blocks = _pack(binner, X, n_blocks, self.width, self.crew.n_threads)
+        self.wide = np.zeros(1, dtype=np.int64)
+        self.vector = HAS_AVX512 and self.n < _MOST_ROWS_OF_VECTORS
+        self._features = self._describe_features()
+        self._room: Room | None = None
+        threads = self.crew.n_threads
+        self._counts, self._places = _pieces(self.n, threads)
+        size = int(self._places[-1] + self._counts[-1]) + 2 * _PADDING
+        self._order = np.zeros(size, dtype=np.int32)
+        self._spare = np.zeros(size, dtype=np.int32)
+
+    def _describe_features(self) -> Features:
+        config, n_features = self.config, self.binner.n_features
+        monotone = np.zeros(n_features, dtype=np.int8)
+        if config.monotone is not None:
+            if len(config.monotone) != n_features:
+                raise ConfigError(
+                    f"monotone has {len(config.monotone)} entries, the data has {n_features} features"
+                )
+            monotone[:] = config.monotone
+            if (monotone[self.binner.is_categorical] != 0).any():
+                feature = int(np.flatnonzero(self.binner.is_categorical & (monotone != 0))[0])
+                raise ConfigError(f"feature {feature} holds categories, which cannot be monotone")
+        sets = np.zeros((len(config.interactions or ()), n_features), dtype=np.uint8)
+        for row, members in zip(sets, config.interactions or (), strict=True):
+            unknown = [member for member in members if not 0 <= member < n_features]
+            if unknown:
+                raise ConfigError(f"interactions names feature {unknown[0]} of {n_features}")
+            row[list(members)] = 1
+        kinds = self.binner.is_categorical.astype(np.uint8)
+        every = np.arange(n_features, dtype=np.int32)
+        return Features(
+            self.binner.n_bins, kinds, monotone, sets, every, n_features, n_features, np.uint32(0)
+        )
+
+    def close(self) -> None:
+        """End the threads."""
+        self.crew.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def grow(self, g: np.ndarray, h: np.ndarray, round: int) -> tuple[TreeArrays, np.ndarray]:
+        """Grow one tree.
+
+        Parameters
+        ----------
+        g, h : float32 arrays of shape (n_samples,)
+            Gradients and hessians of the objective at the present margin, weights in them; 0 where a row is
+            left out. Negative hessians count as 0.
+        round : int
+            Which tree it is: columns and roundings are drawn anew for each.
+
+        Returns
+        -------
+        tree : TreeArrays
+        node_of_row : int32 array of shape (n_samples,)
+            The leaf that each row is in.
+
+        Raises
+        ------
+        DataError
+            If a gradient or hessian is not finite.
+        """
+        g, h = np.ascontiguousarray(g, dtype=np.float32), np.ascontiguousarray(h, dtype=np.float32)
+        found = np.zeros((-(-self.n // ROW_CHUNK), 7))
+        self.crew.run(survey, g, h, found)
+        scales = _Scales.of(found, self.n)
+        if scales.wide and len(self.wide) == 1:
+            self.wide = np.zeros(self.blocks.shape[1], dtype=np.int64)
+        salt = np.uint32(_mixed(self.config.seed * 0x9E3779B1 + round * 0x85EBCA77 + 1))
+        sums = np.zeros(self.crew.n_threads, dtype=np.int64)
+        self.crew.run(quantise, g, h, scales.g, scales.h, salt, 0, self.blocks, scales.wide, self.wide, sums)
+        return self._grow(g, h, scales, int(sums.sum()), round, salt)
+
+    def _grow(
+        self, g: np.ndarray, h: np.ndarray, scales: _Scales, total: int, round: int, salt: Any
+    ) -> tuple[TreeArrays, np.ndarray]:
+        config = self.config
+        most = self._most_leaves(total & 0xFFFFFFFF, scales)
+        limits = Limits(
+            most,
+            config.max_depth,
+            config.grow_policy == "lossguide",
+            np.float32(config.gamma),
+            config.max_cat_to_onehot,
+            config.max_cat_threshold,
+        )
+        grown = _new_grown(2 * most - 1, bool(self.binner.is_categorical.any()))
+        for first, count, thread in zip(self._places, self._counts, range(self.crew.n_threads), strict=True):
+            self._order[first : first + count] = _rows_of(self.n, thread, self.crew.n_threads)
+        rows = Rows(
+            self.blocks,
+            self.wide,
+            scales.wide,
+            self.width,
+            self._order,
+            self._spare,
+            self._places,
+            self._counts,
+            self.vector,
+        )
+        node_of_row = np.empty(self.n, dtype=np.int32)
+        self.crew.run(
+            grow_tree,
+            rows,
+            self._working_room(most),
+            self._features_of_tree(round, salt),
+            limits,
+            self._settings(scales),
+            np.int64(total),
+            grown,
+            node_of_row,
+        )
+        n_nodes = int(grown.n_nodes[0])
+        fine = np.array([_FINEST / max(scales.most_g, 1e-300), _FINEST / max(scales.most_h, 1e-300)])
+        sums = np.zeros((self.crew.n_threads, n_nodes, 2), dtype=np.int64)
+        self.crew.run(leaf_sums, g, h, fine, node_of_row, sums)
+        return self._finish(grown, n_nodes, sums.sum(axis=0) / fine), node_of_row
+
+    def _most_leaves(self, total_h: int, scales: _Scales) -> int:
+        """A bound on the leaves, from the settings and from how heavy a leaf must be."""
+        config = self.config
+        most = self.n
+        if config.max_leaves:
+            most = min(most, config.max_leaves)
+        if config.max_depth and config.max_depth < 31:
+            most = min(most, 2**config.max_depth)
+        least = max(config.min_child_weight * scales.h, 1.0)
+        return max(min(most, int(total_h / least) + 1), 1)
+
+    def _settings(self, scales: _Scales) -> np.ndarray:
+        config = self.config
+        settings = np.zeros(splits.N_SETTINGS, dtype=np.float32)
+        settings[splits.UNIT_G] = 1 / scales.g
+        settings[splits.UNIT_H] = 1 / scales.h
+        settings[splits.LAMBDA] = config.reg_lambda
+        settings[splits.ALPHA] = config.reg_alpha
+        # No side without hessian: half a unit stands for "more than nothing".
+        settings[splits.MIN_HESSIAN] = max(config.min_child_weight, 0.5 / scales.h)
+        settings[splits.MAX_STEP] = config.max_delta_step
+        settings[splits.BOUNDED] = config.max_delta_step > 0 or bool(self._features.monotone.any())
+        return settings
+
+    def _features_of_tree(self, round: int, salt: Any) -> Features:
+        """The features that this tree, its levels and its nodes may use."""
+        config, n_features = self.config, self.binner.n_features
+        features = self._features.features
+        if config.colsample_bytree < 1:
+            wanted = max(1, int(config.colsample_bytree * n_features))
+            drawn = np.random.default_rng([config.seed, round]).permutation(n_features)[:wanted]
+            features = np.sort(drawn).astype(np.int32)
+        n_level = max(1, int(config.colsample_bylevel * len(features)))
+        n_node = max(1, int(config.colsample_bynode * n_level))
+        return self._features._replace(features=features, n_level=n_level, n_node=n_node, salt=salt)
+
+    def _working_room(self, most_leaves: int) -> Room:
+        threads, (n_blocks, _, _) = self.crew.n_threads, self.blocks.shape
+        size = self.width * BINS
+        slots = min(most_leaves + 1, max(3, _HISTOGRAM_BYTES // (8 * n_blocks * size)))
+        if self._room is None or len(self._room.hist) < slots:
+            self._room = Room(
+                np.empty((max(slots, 3), n_blocks, size), dtype=np.int64),
+                np.empty((threads if n_blocks % threads else 1, 2, size), dtype=np.int64),
+                new_barrier(threads),
+                np.zeros((2, threads), dtype=np.int64),
+                np.zeros((threads, 2), dtype=np.float32),
+                np.zeros((threads, 2, 4), dtype=np.int64),
+                np.zeros((threads, 2, BINS), dtype=np.uint8),
+            )
+        return self._room
+
+    def _finish(self, grown: Grown, n_nodes: int, sums: np.ndarray) -> TreeArrays:
+        """Values and covers from the leaves' own sums; bins become thresholds and sets of categories."""
+        config = self.config
+        left, right = grown.left[:n_nodes].copy(), grown.right[:n_nodes].copy()
+        for node in range(n_nodes - 1, -1, -1):
+            if left[node] >= 0:
+                sums[node] = sums[left[node]] + sums[right[node]]
+        g, h = sums.T
+        weight = -np.sign(g) * np.maximum(np.abs(g) - config.reg_alpha, 0)
+        divisor = h + config.reg_lambda
+        weight = np.divide(weight, divisor, out=np.zeros(n_nodes), where=divisor > 0)
+        if config.max_delta_step > 0:
+            weight = np.clip(weight, -config.max_delta_step, config.max_delta_step)
+        weight = np.clip(weight, grown.lowest[:n_nodes], grown.highest[:n_nodes])
+        feature = np.where(left >= 0, grown.feature[:n_nodes], 0).astype(np.int32)
+        bins, kind = grown.bin[:n_nodes], grown.kind[:n_nodes]
+        threshold = np.zeros(n_nodes, dtype=np.float32)
+        default_left = kind == splits.MISSING_LEFT
+        category_start = np.zeros(n_nodes + 1, dtype=np.int64)
+        categories = []
+        for node in np.flatnonzero(left >= 0):
+            if kind[node] == splits.CATEGORIES:
+                right_codes = np.flatnonzero(grown.goes_left[node] == 0)
+                known = self.binner.categories[feature[node]]
+                listed = known[right_codes[right_codes < len(known)]]
+                categories.append(np.sort(listed[listed >= 0]).astype(np.int32))
+                category_start[node + 1] = len(categories[-1])
+                default_left[node] = grown.goes_left[node, splits.MISSING] != 0
+            else:
+                threshold[node] = threshold_after(self.binner.cuts[feature[node]], int(bins[node]))
+        return TreeArrays(
+            left=left,
+            right=right,
+            feature=feature,
+            threshold=threshold,
+            default_left=default_left,
+            value=(weight * config.learning_rate).astype(np.float32),
+            gain=np.where(left >= 0, grown.gain[:n_nodes], 0).astype(np.float32),
+            cover=h.astype(np.float32),
+            category_start=np.cumsum(category_start),
+            categories=np.concatenate(categories) if categories else np.empty(0, dtype=np.int32),
+            bin=bins.copy(),
+        )
+
+
+def threshold_after(cuts: np.ndarray, bin_: int) -> np.float32:
+    """The float32 t for which ``x < t`` is the same as ``x <= cuts[bin_]`` for every float32 x."""
+    if bin_ >= len(cuts):
+        return np.finfo(np.float32).max
+    nearest = np.float32(cuts[bin_])
+    if nearest > cuts[bin_]:
+        return nearest
+    return np.nextafter(nearest, np.float32(np.inf))
+
+
+@dataclass(frozen=True)
+class _Scales:
+    """How many units one is of g and h, and their largest values; wide: whether 8 bits are too few."""
+
+    g: float
+    h: float
+    wide: bool
+    most_g: float
+    most_h: float
+
+    @classmethod
+    def of(cls, found: np.ndarray, n: int) -> _Scales:
+        """Choose from what `survey` has found in chunks of the n rows, so that no sum overflows."""
+        most_g, most_h = float(found[:, 0].max()), float(found[:, 3].max())
+        sum_g, square_g, sum_h, square_h, broken = found[:, [1, 2, 4, 5, 6]].sum(axis=0).tolist()
+        if not math.isfinite(sum_g + sum_h + square_g + square_h):
+            raise DataError("gradients and hessians must be finite numbers")
+        room_g, room_h = 2.0**31 - 2 * n - 2, 2.0**32 - 2 * n - 2
+        tiny = 1e-300
+        limit_g, limit_h = room_g / max(sum_g, tiny), room_h / max(sum_h, tiny)
+        if broken == 0 and min(limit_g, limit_h) >= 1:
+            return cls(1.0, 1.0, most_g > 127 or most_h > 255, most_g, most_h)
+        # Rounding adds noise: at most a fiftieth to the variance, or the wide form is taken.
+        noisy = most_g**2 * n > 45**2 * square_g or most_h**2 * n > 90**2 * square_h
+        if noisy:
+            return cls(min(limit_g, 2.0**30), min(limit_h, 2.0**30), True, most_g, most_h)
+        scale_g = min(127 / max(most_g, tiny), limit_g, 2.0**100)
+        scale_h = min(255 / max(most_h, tiny), limit_h, 2.0**100)
+        return cls(scale_g, scale_h, False, most_g, most_h)
+
+
+def _new_grown(n_nodes: int, has_categories: bool) -> Grown:
+    def full(value: int, kind: type) -> np.ndarray:
+        return np.full(n_nodes, value, dtype=kind)
+
+    return Grown(
+        full(-1, np.int32),
+        full(-1, np.int32),
+        full(0, np.int32),
+        full(0, np.int32),
+        full(0, np.int8),
+        full(0, np.float32),
+        full(0, np.int64),
+        full(0, np.float32),
+        full(0, np.float32),
+        np.zeros((max(n_nodes, 2) if has_categories else 1, BINS), dtype=np.uint8),
+        np.zeros(1, dtype=np.int64),
+    )
+
+
+def _pieces(n: int, threads: int) -> tuple[np.ndarray, np.ndarray]:
+    """How many rows each thread has, and where they begin in the order of rows, with room between."""
+    counts = np.array([len(_rows_of(n, thread, threads)) for thread in range(threads)], dtype=np.int64)
+    places = np.concatenate([[0], np.cumsum(counts + _PADDING)[:-1]]).astype(np.int64)
+    return counts, places
+
+
+def _rows_of(n: int, thread: int, threads: int) -> np.ndarray:
+    """The rows of every `threads`-th chunk, beginning with chunk `thread`: sorted data is spread evenly."""
+    rows = np.arange(n, dtype=np.int32)
+    return rows[rows // ROW_CHUNK % threads == thread]
+
+
+def _pack(binner: Binner, X: np.ndarray, n_blocks: int, width: int, n_threads: int) -> np.ndarray:
+    """Codes in blocks: uint8 [B, N, 16]."""
+    codes = binner.transform(X, n_threads)
+    blocks = np.zeros((n_blocks, len(X) + _PADDING, 16), dtype=np.uint8)
+    for feature, column in enumerate(codes):
+        if binner.is_categorical[feature]:
+            known = binner.categories[feature]
+            listed = np.isin(X[:, feature], known[known >= 0]) | np.isnan(X[:, feature])
+            column = np.where(listed, column, splits.OTHER)
+        blocks[feature // width, : len(X), feature % width] = column
+    return blocks
+
+
+def _mixed(x: int) -> int:
+    """Bits of a whole number that look random."""
+    return int(np.random.SeedSequence(x & 0xFFFFFFFFFFFFFFFF).generate_state(1)[0])
