@@ -1,0 +1,441 @@
+"""What boosting minimises, under XGBoost's names: losses with XGBoost's hessians, base scores and links.
+
+The losses themselves are those of `fullspan.estimators.losses`. An objective adds what is XGBoost's own: how
+the base score is estimated, which hessians stand for the true ones, and that all of it is float32.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fullspan.core.errors import did_you_mean
+from fullspan.estimators import losses
+from fullspan.estimators.boosting.ranking import RankingGroups, rank_gradients
+from fullspan.estimators.saving import Saveable
+
+Array = NDArray[Any]
+_EPS = np.float32(1e-6)
+_LEAST_HESSIAN = np.float32(1e-16)
+
+
+class Objective(Saveable):
+    """One objective. Margins have shape (n_samples, n_outputs), float32 throughout.
+
+    Parameters
+    ----------
+    name : str
+        XGBoost's.
+    n_outputs : int
+        Trees (or linear models) in each round.
+    parameters : dict, optional
+        The objective's own, such as ``{"quantile_alpha": [0.1, 0.9]}``.
+    """
+
+    # Of the reg_loss family: y == 1 weighs scale_pos_weight.
+    weighs_positives = False
+    default_metric = "rmse"
+
+    def __init__(self, name: str, n_outputs: int = 1, parameters: dict[str, Any] | None = None) -> None:
+        self.name = name
+        self.n_outputs = n_outputs
+        self.parameters = parameters or {}
+
+    @property
+    def loss(self) -> losses.Loss:
+        """The loss of one output."""
+        return losses.SquaredError()
+
+    def check_y(self, y: Array) -> None:
+        self.loss.check_y(y)
+
+    def gradients(self, margin: Array, y: Array, weight: Array | None, round: int) -> tuple[Array, Array]:
+        """Gradients and hessians [n_samples, n_outputs], weights in them."""
+        g, h = self.derivatives(margin, y)
+        w = self.row_weights(y, weight)
+        return (g, h) if w is None else (g * w, h * w)
+
+    def derivatives(self, margin: Array, y: Array) -> tuple[Array, Array]:
+        """Without weights; y has as many columns as there are outputs, or one."""
+        return self.loss.gradient_hessian(y, margin)
+
+    def row_weights(self, y: Array, weight: Array | None) -> Array | None:
+        scale = np.float32(self.parameters.get("scale_pos_weight", 1.0))
+        rows = None if weight is None else weight[:, None]
+        if not self.weighs_positives or scale == 1:
+            return rows
+        factor = np.where(y == 1, scale, np.float32(1))
+        return factor if rows is None else rows * factor
+
+    def base_score(self, y: Array, weight: Array | None) -> Array:
+        """XGBoost's estimate of the best constant, as a prediction (a margin for classes)."""
+        if self.weighs_positives and abs(self.parameters.get("scale_pos_weight", 1.0) - 1) > _EPS:
+            return self.stump(y, weight)
+        return np.average(y, axis=0, weights=weight).astype(np.float32)
+
+    def stump(self, y: Array, weight: Array | None) -> Array:
+        """One Newton step from a margin of zero, as a prediction."""
+        g, h = self.gradients(np.zeros((len(y), self.n_outputs), np.float32), y, weight, 0)
+        step = -g.sum(axis=0, dtype=np.float64) / np.maximum(h.sum(axis=0, dtype=np.float64), _EPS)
+        return self.prediction(step.astype(np.float32)[None])[0]
+
+    def to_margin(self, base_score: Array) -> Array:
+        """Margins of base scores.
+
+        Raises
+        ------
+        ValueError
+            If the link is not defined for one.
+        """
+        return base_score
+
+    def prediction(self, margin: Array) -> Array:
+        """What margins predict."""
+        return np.asarray(self.loss.inverse_link(margin))
+
+    def leaf_quantile(self, output: int) -> float | None:
+        """The quantile of the residuals that leaves take instead of Newton's step, if any."""
+        return None
+
+
+class _Link(Objective):
+    """Objectives with exponential predictions."""
+
+    def to_margin(self, base_score: Array) -> Array:
+        if not np.all(base_score > 0):
+            raise ValueError(f"base_score must be greater than 0 for {self.name}, got {base_score.tolist()}")
+        return np.asarray(np.log(base_score))
+
+
+class _SquaredError(Objective):
+    weighs_positives = True
+
+
+class _SquaredLogError(Objective):
+    default_metric = "rmsle"
+
+    @property
+    def loss(self) -> losses.Loss:
+        return losses.SquaredLogError()
+
+    def base_score(self, y: Array, weight: Array | None) -> Array:
+        return self.stump(y, weight)
+
+
+class _PseudoHuber(Objective):
+    default_metric = "mphe"
+
+    @property
+    def loss(self) -> losses.Loss:
+        return losses.PseudoHuber(self.parameters["huber_slope"])
+
+    def base_score(self, y: Array, weight: Array | None) -> Array:
+        return self.stump(y, weight)
+
+
+class _Quantile(Objective):
+    """One output for each quantile."""
+
+    default_metric = "quantile"
+
+    def derivatives(self, margin: Array, y: Array) -> tuple[Array, Array]:
+        alpha = np.asarray(self.alphas, dtype=np.float32)
+        return np.where(margin >= y, 1 - alpha, -alpha), np.ones_like(margin)
+
+    @property
+    def alphas(self) -> list[float]:
+        return list(self.parameters["quantile_alpha"])
+
+    def base_score(self, y: Array, weight: Array | None) -> Array:
+        return np.array([residual_quantile(y[:, 0], a, weight) for a in self.alphas], dtype=np.float32)
+
+    def leaf_quantile(self, output: int) -> float:
+        return self.alphas[output]
+
+
+class _AbsoluteError(Objective):
+    default_metric = "mae"
+
+    @property
+    def loss(self) -> losses.Loss:
+        return losses.AbsoluteError()
+
+    def base_score(self, y: Array, weight: Array | None) -> Array:
+        return np.array([residual_quantile(column, 0.5, weight) for column in y.T], dtype=np.float32)
+
+    def leaf_quantile(self, output: int) -> float:
+        return 0.5
+
+
+class _Logistic(Objective):
+    weighs_positives = True
+
+    @property
+    def loss(self) -> losses.Loss:
+        return losses.Logistic()
+
+    @property
+    def default_metric(self) -> str:  # type: ignore[override]
+        return "rmse" if self.name == "reg:logistic" else "logloss"
+
+    def derivatives(self, margin: Array, y: Array) -> tuple[Array, Array]:
+        p = _sigmoid(margin)
+        return p - y, np.maximum(p * (1 - p), _LEAST_HESSIAN)
+
+    def to_margin(self, base_score: Array) -> Array:
+        if self.name == "binary:logitraw":
+            return base_score
+        if not np.all((base_score >= 0) & (base_score <= 1)):
+            raise ValueError(f"base_score must be in (0,1) for the logistic loss, got {base_score.tolist()}")
+        p = np.clip(np.asarray(base_score, np.float32), _EPS, 1 - _EPS)
+        return np.asarray(-np.log(1 / p - 1))
+
+    def prediction(self, margin: Array) -> Array:
+        return margin if self.name == "binary:logitraw" else _sigmoid(margin)
+
+
+class _Hinge(Objective):
+    default_metric = "error"
+
+    @property
+    def loss(self) -> losses.Loss:
+        return losses.Hinge()
+
+    def base_score(self, y: Array, weight: Array | None) -> Array:
+        return self.stump(y, weight)
+
+
+class _Softmax(Objective):
+    """Twice the true hessian's diagonal, as in XGBoost. Base scores are margins."""
+
+    default_metric = "mlogloss"
+
+    @property
+    def loss(self) -> losses.Multinomial:
+        return losses.Multinomial(self.n_outputs)
+
+    def derivatives(self, margin: Array, y: Array) -> tuple[Array, Array]:
+        g, h = self.loss.gradient_hessian(y[:, 0], margin)
+        return g, np.maximum(2 * h, _LEAST_HESSIAN)
+
+    def base_score(self, y: Array, weight: Array | None) -> Array:
+        counts = np.bincount(y[:, 0].astype(np.intp), weights=weight, minlength=self.n_outputs)
+        logs = np.log((counts / counts.sum()).astype(np.float32) + _EPS)
+        return logs - logs.mean(dtype=np.float32)
+
+    def prediction(self, margin: Array) -> Array:
+        if self.name == "multi:softmax":
+            return margin.argmax(axis=1).astype(np.float32)[:, None]
+        return self.loss.inverse_link(margin)
+
+
+class _Poisson(_Link):
+    default_metric = "poisson-nloglik"
+
+    @property
+    def loss(self) -> losses.Loss:
+        return losses.Poisson()
+
+    def derivatives(self, margin: Array, y: Array) -> tuple[Array, Array]:
+        g, h = self.loss.gradient_hessian(y, margin)
+        return g, h * np.exp(np.float32(self.parameters["max_delta_step"]))
+
+
+class _Gamma(_Link):
+    weighs_positives = True
+    default_metric = "gamma-deviance"
+
+    @property
+    def loss(self) -> losses.Loss:
+        return losses.Gamma()
+
+
+class _Tweedie(_Link):
+    @property
+    def default_metric(self) -> str:  # type: ignore[override]
+        return f"tweedie-nloglik@{self.parameters['tweedie_variance_power']:g}"
+
+    @property
+    def loss(self) -> losses.Loss:
+        return losses.Tweedie(self.parameters["tweedie_variance_power"])
+
+
+class _Cox(_Link):
+    default_metric = "cox-nloglik"
+
+    @property
+    def loss(self) -> losses.Loss:
+        return losses.Cox()
+
+    def derivatives(self, margin: Array, y: Array) -> tuple[Array, Array]:
+        g, h = self.loss.gradient_hessian(y[:, 0], margin[:, 0])
+        return g[:, None], h[:, None]
+
+    def base_score(self, y: Array, weight: Array | None) -> Array:
+        return self.stump(y, weight)
+
+
+class _AFT(_Link):
+    """y has two columns: the bounds of the time."""
+
+    default_metric = "aft-nloglik"
+
+    @property
+    def loss(self) -> losses.Loss:
+        return losses.AFT(
+            self.parameters["aft_loss_distribution"], self.parameters["aft_loss_distribution_scale"]
+        )
+
+    def derivatives(self, margin: Array, y: Array) -> tuple[Array, Array]:
+        g, h = self.loss.gradient_hessian(y, margin[:, 0])
+        return g[:, None], h[:, None]
+
+    def base_score(self, y: Array, weight: Array | None) -> Array:
+        return np.array([0.5], dtype=np.float32)  # XGBoost estimates none
+
+
+class RankObjective(Objective):
+    """LambdaMART; set `groups` before asking for gradients. Weights are of the groups.
+
+    References
+    ----------
+    C. Burges, "From RankNet to LambdaRank to LambdaMART: an overview", MSR-TR-2010-82.
+    """
+
+    groups: RankingGroups | None = None
+
+    @property
+    def default_metric(self) -> str:  # type: ignore[override]
+        kind = "map" if self.name == "rank:map" else "ndcg"
+        if self.parameters["lambdarank_pair_method"] == "mean":
+            return kind
+        return f"{kind}@{self.n_pairs}"
+
+    @property
+    def n_pairs(self) -> int:
+        given = self.parameters["lambdarank_num_pair_per_sample"]
+        return int(given or (32 if self.parameters["lambdarank_pair_method"] == "topk" else 1))
+
+    def check_y(self, y: Array) -> None:
+        if self.name == "rank:map" and not np.all((y == 0) | (y == 1)):
+            raise ValueError("y must be 0 or 1 for rank:map")
+        if self.name == "rank:ndcg" and self.parameters["ndcg_exp_gain"]:
+            if not np.all((y >= 0) & (y <= 31)):
+                raise ValueError(
+                    "y must be relevance degrees between 0 and 31 for rank:ndcg with ndcg_exp_gain"
+                )
+
+    def gradients(self, margin: Array, y: Array, weight: Array | None, round: int) -> tuple[Array, Array]:
+        if self.groups is None:
+            raise ValueError("ranking needs groups of rows: give qid or group")
+        p = self.parameters
+        return rank_gradients(
+            self.name.partition(":")[2],
+            margin[:, 0],
+            y[:, 0],
+            self.groups,
+            weight,
+            self.n_pairs,
+            p["lambdarank_pair_method"] == "mean",
+            p["lambdarank_normalization"],
+            p["lambdarank_score_normalization"],
+            p["ndcg_exp_gain"],
+            round,
+        )
+
+    def base_score(self, y: Array, weight: Array | None) -> Array:
+        return self.stump(y, weight)
+
+
+# The class of each objective, and its own parameters with XGBoost's defaults.
+OBJECTIVES: dict[str, tuple[type[Objective], dict[str, Any]]] = {
+    "reg:squarederror": (_SquaredError, {"scale_pos_weight": 1.0}),
+    "reg:squaredlogerror": (_SquaredLogError, {}),
+    "reg:pseudohubererror": (_PseudoHuber, {"huber_slope": 1.0}),
+    "reg:absoluteerror": (_AbsoluteError, {}),
+    "reg:quantileerror": (_Quantile, {"quantile_alpha": None}),
+    "reg:logistic": (_Logistic, {"scale_pos_weight": 1.0}),
+    "reg:gamma": (_Gamma, {"scale_pos_weight": 1.0}),
+    "reg:tweedie": (_Tweedie, {"tweedie_variance_power": 1.5}),
+    "binary:logistic": (_Logistic, {"scale_pos_weight": 1.0}),
+    "binary:logitraw": (_Logistic, {"scale_pos_weight": 1.0}),
+    "binary:hinge": (_Hinge, {}),
+    "multi:softprob": (_Softmax, {}),
+    "multi:softmax": (_Softmax, {}),
+    "count:poisson": (_Poisson, {"max_delta_step": 0.7}),
+    "survival:cox": (_Cox, {}),
+    "survival:aft": (_AFT, {"aft_loss_distribution": "normal", "aft_loss_distribution_scale": 1.0}),
+    **{
+        name: (
+            RankObjective,
+            {
+                "lambdarank_pair_method": "topk",
+                "lambdarank_num_pair_per_sample": None,
+                "lambdarank_normalization": True,
+                "lambdarank_score_normalization": True,
+                "ndcg_exp_gain": True,
+            },
+        )
+        for name in ("rank:ndcg", "rank:pairwise", "rank:map")
+    },
+}
+
+
+def make_objective(name: str, n_outputs: int, given: dict[str, Any]) -> Objective:
+    """The objective of that name; of `given` it takes what is not None.
+
+    Raises
+    ------
+    ValueError
+        If there is no such objective, or one of its parameters is out of range.
+    """
+    if name not in OBJECTIVES:
+        raise ValueError(f"objective {name!r} is unknown: {did_you_mean(name, OBJECTIVES)}")
+    kind, defaults = OBJECTIVES[name]
+    parameters = {key: value if given.get(key) is None else given[key] for key, value in defaults.items()}
+    if "quantile_alpha" in parameters:
+        alphas = [float(alpha) for alpha in np.atleast_1d(np.array(parameters["quantile_alpha"], float))]
+        if not alphas or not all(0 <= alpha <= 1 for alpha in alphas):
+            raise ValueError(f"quantile_alpha must be numbers from 0 to 1 for {name}, got {alphas}")
+        parameters["quantile_alpha"] = alphas
+        n_outputs = len(alphas)
+    if not 1 <= parameters.get("tweedie_variance_power", 1.5) < 2:
+        raise ValueError(
+            f"tweedie_variance_power must be in [1, 2), got {parameters['tweedie_variance_power']}"
+        )
+    if parameters.get("huber_slope", 1.0) == 0:
+        raise ValueError("huber_slope must not be 0")
+    if parameters.get("aft_loss_distribution", "normal") not in ("normal", "logistic", "extreme"):
+        raise ValueError(
+            "aft_loss_distribution must be 'normal', 'logistic' or 'extreme', "
+            f"got {parameters['aft_loss_distribution']!r}"
+        )
+    if parameters.get("lambdarank_pair_method", "topk") not in ("topk", "mean"):
+        raise ValueError(
+            f"lambdarank_pair_method must be 'topk' or 'mean', got {parameters['lambdarank_pair_method']!r}"
+        )
+    return kind(name, n_outputs, parameters)
+
+
+def residual_quantile(values: Array, alpha: float, weight: Array | None) -> np.float32:
+    """XGBoost's quantile: interpolated between ranks of n + 1, or with weights the first to reach alpha."""
+    values = np.asarray(values, np.float32)
+    n = len(values)
+    order = np.argsort(values, kind="stable")
+    ordered = values[order]
+    if weight is not None:
+        reached = np.cumsum(weight[order], dtype=np.float32)
+        return np.float32(ordered[min(int(np.searchsorted(reached, np.float32(reached[-1] * alpha))), n - 1)])
+    if alpha <= 1 / (n + 1):
+        return np.float32(ordered[0])
+    if alpha >= n / (n + 1):
+        return np.float32(ordered[-1])
+    rank = alpha * (n + 1)
+    k = int(np.floor(rank)) - 1
+    return np.float32(ordered[k] + (rank - 1 - k) * (ordered[k + 1] - ordered[k]))
+
+
+def _sigmoid(x: Array) -> Array:
+    return np.asarray(1 / (np.exp(np.minimum(-x, np.float32(88.7))) + np.float32(1)))
