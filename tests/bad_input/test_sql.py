@@ -395,12 +395,22 @@ def test_config_tells_what_it_reads_and_writes() -> None:
     assert config.output_files() == [Path("z.csv")]
 
 
-def test_rows_are_shown_without_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_rows_are_shown_without_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "t.csv").write_text("a\n1\n2\n[red]\n")
-    command(SqlConfig.build({"query": "SELECT a FROM t", "table": [f"t={tmp_path / 't.csv'}"], "limit": 3}))
-    shown = capsys.readouterr().out
-    assert "[red]" in shown
-    assert "3 of 3 rows, 1 columns" in shown
+    query = "SELECT a, array(a, NULL) AS b FROM t"
+    config = SqlConfig.build({"query": query, "table": [f"t={tmp_path / 't.csv'}"], "limit": 2})
+    command(config)
+    shown = capsys.readouterr()
+    assert shown.out == 'a,b\n1,"[""1"", null]"\n2,"[""2"", null]"\n'
+    assert "2 of 3 rows" in shown.err
+
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    command(config.model_copy(update={"limit": 3}))
+    shown = capsys.readouterr()
+    assert "[red]" in shown.out
+    assert "3 of 3 rows, 2 columns" in shown.out
 
 
 def test_what_was_written_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,7 +17,10 @@ def command(config: WarmupConfig) -> None:
 
     Each kernel is compiled once for a machine and a version of fullspan, and kept on disk.
     """
+    from fullspan.estimators.warmup import warm_up
+
     started = time.monotonic()
+    warm_up()
     if importlib.util.find_spec("torch") is not None:
         from fullspan.training.fused_warmup import warm_up_all
 
