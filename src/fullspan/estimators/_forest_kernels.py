@@ -182,7 +182,9 @@ def grow_tree(rows, targets, weights, cuts, categorical, counts_of, limits_of, s
                     else:
                         chosen[n_chosen] = f
                         n_chosen += 1
-                accumulate(here, stats_here, order, start, stop, chosen, n_chosen, width, pair, histograms, seen)
+                accumulate(
+                    here, stats_here, order, start, stop, chosen, n_chosen, width, pair, histograms, seen
+                )
                 if min_samples_leaf > 1:
                     count_rows(here, order, start, stop, chosen, n_chosen, counts)
                 for g in range(n_chosen):
@@ -210,7 +212,9 @@ def grow_tree(rows, targets, weights, cuts, categorical, counts_of, limits_of, s
 
         f = found[FEATURE]
         features_of[node] = f
-        left_stop = _partition(here, order, spare, start, stop, categorical[f], found, found_categories, goes_left)
+        left_stop = _partition(
+            here, order, spare, start, stop, categorical[f], found, found_categories, goes_left
+        )
         if found[HAD_MISSING]:
             missing_go_left[node] = found[MISSING_LEFT]
         else:
@@ -323,7 +327,7 @@ def _write_value(n_classes, totals, weight, value):
 
 @helper()
 def _partition(rows, order, spare, start, stop, categorical, found, found_categories, goes_left):
-    """Order the node's rows: first those that go left, each side in its old order. Returns where right begins."""
+    """Put the rows that go left first, each side in its old order; returns where the right side begins."""
     f = np.uint64(found[FEATURE])
     below = found[BELOW]
     n_left = start

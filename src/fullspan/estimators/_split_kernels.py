@@ -158,7 +158,9 @@ def count_rows(rows, order, start, stop, chosen, n_chosen, counts):
 
 
 @helper()
-def find_split(feature, g, criterion, pair, ordered, limits, totals, n_rows, table, counts, bins, best, where):
+def find_split(
+    feature, g, criterion, pair, ordered, limits, totals, n_rows, table, counts, bins, best, where
+):
     """Improve on the best split so far by one on `feature`, and empty its histogram, number `g`.
 
     Parameters
@@ -259,7 +261,7 @@ def _order_categories(n_bins, pair, totals, bins):
 
     With more than two classes by the share of the node's commonest class, which is a heuristic.
     """
-    codes, sums, numbers, sequence = bins
+    _, sums, _, sequence = bins
     width = len(totals)
     commonest = np.argmax(totals)
     means = np.empty(n_bins)
