@@ -5,13 +5,14 @@ Every thread keeps the same account of the leaves and takes the same decisions. 
 parts its own rows of the leaf that is split, then adds its share of the smaller child's histogram; the larger
 child's is the parent's less that. All sums are integers, so shares may be cut anywhere.
 
-Shapes: as in `_hist_kernels`; L leaves at most, M = 2L - 1 nodes, P sets of features that may interact.
+Arrays are few, with named columns, and made by the driver: each one, and each way of making one, costs the
+compiler time. Shapes: as in `_hist_kernels`; L leaves at most, M = 2L - 1 nodes, P sets of features that may
+interact.
 """
 
 from __future__ import annotations
 
-from collections import namedtuple
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -41,58 +42,116 @@ from fullspan.estimators.boosting._hist_splits import (
     worth_of,
 )
 
-# The rows: blocks uint8 [B, N, 16]; wide int64 [N] where is_wide; width: features of a block; order and spare
-# int32, in which thread t has places[t] to places[t] + counts[t]; vector: whether rows are parted by vectors.
-Rows = namedtuple("Rows", "blocks wide is_wide width order spare places counts vector")
-# Room to work in: hist int64 [S, B, W * 256], partial int64 [T, 2, W * 256], meeting as of `new_barrier`, n_left
-# int64 [2, T], and what each thread finds for two children: worth float32 [T, 2], place int64 [T, 2, 4],
-# goes_left uint8 [T, 2, 256].
-Room = namedtuple("Room", "hist partial meeting n_left worth place goes_left")
-# What may be split: n_bins int64 [F]; kinds uint8 [F] (0 numeric, 1 categories); monotone int8 [F]; sets uint8
-# [P, F]; features int32, those of this tree, of which a level takes n_level and a node n_node, as `salt` has it.
-Features = namedtuple("Features", "n_bins kinds monotone sets features n_level n_node salt")
-# When to stop: max_leaves, max_depth (0: any), lossguide (else level by level), least_gain; how many categories
-# are tried one by one, and how many are told apart.
-Limits = namedtuple("Limits", "max_leaves max_depth lossguide least_gain most_one_hot most_right")
-# The grown tree: left, right, feature, bin int32 [M]; kind int8 [M]; gain float32 [M]; total int64 [M]; lowest,
-# highest float32 [M]; goes_left uint8 [M or 1, 256], of nodes that split by categories; n_nodes int64 [1].
-Grown = namedtuple("Grown", "left right feature bin kind gain total lowest highest goes_left n_nodes")
-# The account of the leaves: begins, counts int64 [L, T]; total, left_sums, node, depth, slot int64 [L]; gain
-# float32 [L]; split int64 [L, 3], feature, bin and kind; bounds float32 [L, 2]; goes_left uint8 [L or 1, 256];
-# alive uint8 [L or 1, P], the sets that hold all of the path's features; path uint8 [L or 1, F].
-Leaves = namedtuple(
-    "Leaves", "begins counts total left_sums node depth slot gain split bounds goes_left alive path"
-)
+# Columns of a leaf's whole numbers; from PIECES on, where each thread's rows of it begin and how many they are.
+TOTAL, LEFT_SUMS, NODE, DEPTH, SLOT, FEATURE, BIN, KIND, N_ROWS, PIECES = range(10)
+# Columns of its other numbers, and of a node's.
+GAIN, LOWEST, HIGHEST = range(3)
+# Columns of a node's whole numbers.
+LEFT, RIGHT, NODE_FEATURE, NODE_BIN, NODE_KIND = range(5)
+# Columns of a feature's facts.
+N_BINS, IS_CATEGORICAL, MONOTONE = range(3)
+# What is found for a leaf.
+FOUND_FEATURE, FOUND_BIN, FOUND_KIND, FOUND_LEFT = range(4)
+
+
+class Rows(NamedTuple):
+    """The rows. Which of them thread t has in `order`, the account of the leaves says."""
+
+    blocks: Any  # uint8 [B, N, 16]
+    wide: Any  # int64 [N] where is_wide
+    order: Any  # int32
+    spare: Any  # int32, as long
+    is_wide: Any
+    width: Any  # features of a block
+    vector: Any  # whether rows are parted by vectors
+
+
+class Features(NamedTuple):
+    """What may be split: of the features of this tree a level takes n_level and a node n_node, as `salt` has it."""
+
+    facts: Any  # int64 [F, 3]
+    sets: Any  # uint8 [P, F]
+    features: Any  # int64
+    n_level: Any
+    n_node: Any
+    salt: Any
+
+
+class Limits(NamedTuple):
+    """When to stop; how many categories are tried one by one, and how many are told apart."""
+
+    max_leaves: Any
+    max_depth: Any  # 0: any
+    lossguide: Any  # else level by level
+    least_gain: Any
+    most_one_hot: Any
+    most_right: Any
+
+
+class Room(NamedTuple):
+    """What threads share."""
+
+    hist: Any  # int64 [S, B, W * 256]
+    partial: Any  # int64 [T, 2, W * 256]
+    meeting: Any
+    n_left: Any  # int64 [2, T]
+    found: Any  # int64 [T, 2, 4], for two children
+    worth: Any  # float32 [T, 2]
+    goes_left: Any  # uint8 [T, 2, 256]
+
+
+class Desk(NamedTuple):
+    """What each thread has for itself; T comes first in all shapes."""
+
+    numbers: Any  # int64 [L, PIECES + 2T], the account of the leaves
+    reals: Any  # float32 [L, 3]
+    goes_left: Any  # uint8 [L or 1, 256], of leaves that will be split by categories
+    marks: Any  # uint8 [L or 1, P + F]: sets that hold all features of the path, then those features
+    heap: Any  # int64 [L]
+    taken: Any  # uint8 [S]
+    chosen: Any  # int64 [2, F]
+    counts: Any  # int64 [3, 256]
+    worths: Any  # float32 [2, 256]
+    codes: Any  # uint8 [256]
+    left: Any  # int32 [256]
+
+
+class Grown(NamedTuple):
+    """The tree."""
+
+    numbers: Any  # int64 [M, 5]
+    reals: Any  # float32 [M, 3]
+    goes_left: Any  # uint8 [M or 1, 256]
+    n_nodes: Any  # int64 [1]
+
 
 _INFINITY = np.float32(np.inf)
 _HALF = np.float32(0.5)
-_ZERO = np.float32(0)
 
 
 @helper()
-def _comes_before(a: int, b: int, gains: Any, nodes: Any, lossguide: bool) -> bool:
+def _comes_before(a: int, b: int, numbers: Any, reals: Any, lossguide: bool) -> Any:
     """Whether leaf a is split before leaf b."""
-    if lossguide and gains[a] != gains[b]:
-        return gains[a] > gains[b]
-    return nodes[a] < nodes[b]
+    if lossguide and reals[a, GAIN] != reals[b, GAIN]:
+        return reals[a, GAIN] > reals[b, GAIN]
+    return numbers[a, NODE] < numbers[b, NODE]
 
 
 @helper()
-def _push(heap: Any, n: int, leaf: int, gains: Any, nodes: Any, lossguide: bool) -> int:
-    """Add a leaf to the heap of n leaves that wait; returns how many wait now."""
+def _push(heap: Any, n: int, leaf: int, numbers: Any, reals: Any, lossguide: bool) -> None:
+    """Add a leaf to the heap of n leaves that wait."""
     i = n
     while i > 0:
         above = (i - 1) // 2
-        if not _comes_before(leaf, heap[above], gains, nodes, lossguide):
+        if not _comes_before(leaf, heap[above], numbers, reals, lossguide):
             break
         heap[i] = heap[above]
         i = above
     heap[i] = leaf
-    return n + 1
 
 
 @helper()
-def _pop(heap: Any, n: int, gains: Any, nodes: Any, lossguide: bool) -> int:
+def _pop(heap: Any, n: int, numbers: Any, reals: Any, lossguide: bool) -> Any:
     """Take the first leaf from the heap of n leaves."""
     first, leaf = heap[0], heap[n - 1]
     i = 0
@@ -100,9 +159,9 @@ def _pop(heap: Any, n: int, gains: Any, nodes: Any, lossguide: bool) -> int:
         below = 2 * i + 1
         if below >= n - 1:
             break
-        if below + 1 < n - 1 and _comes_before(heap[below + 1], heap[below], gains, nodes, lossguide):
+        if below + 1 < n - 1 and _comes_before(heap[below + 1], heap[below], numbers, reals, lossguide):
             below += 1
-        if not _comes_before(heap[below], leaf, gains, nodes, lossguide):
+        if not _comes_before(heap[below], leaf, numbers, reals, lossguide):
             break
         heap[i] = heap[below]
         i = below
@@ -111,32 +170,37 @@ def _pop(heap: Any, n: int, gains: Any, nodes: Any, lossguide: bool) -> int:
 
 
 @helper()
-def _sample(chosen: Any, n: int, wanted: int, salt: Any) -> int:
+def _sample(chosen: Any, n: int, wanted: int, salt: Any) -> None:
     """Move `wanted` of the first n numbers to the front, any of them with the same chance."""
     for i in range(min(wanted, n - 1)):
         j = i + np.int64(mixed(salt + np.uint32(i) * np.uint32(0x9E3779B9)) % np.uint32(n - i))
         chosen[i], chosen[j] = chosen[j], chosen[i]
-    return min(wanted, n)
 
 
 @helper()
-def _choose_features(allowed: Any, work: Any, f: Any, leaves: Any, leaf: int) -> None:
-    """allowed [F] = 1 for the features that a leaf may be split by."""
-    n, node, depth = len(f.features), leaves.node[leaf], leaves.depth[leaf]
+def choose_features(chosen: Any, f: Any, node: int, depth: int, marks: Any) -> None:
+    """chosen[1, feature] = 1 for the features that a node may be split by; chosen[0] is room to work in.
+
+    marks : uint8 [P + F], or less where features may meet freely
+    """
+    work, allowed = chosen[0], chosen[1]
+    n, n_sets = len(f.features), f.sets.shape[0]
     for i in range(n):
         work[i] = f.features[i]
     if f.n_level < n:
-        n = _sample(work, n, f.n_level, mixed(f.salt + np.uint32(2 * depth)))
+        _sample(work, n, f.n_level, mixed(f.salt + np.uint32(2 * depth)))
+        n = f.n_level
     if f.n_node < n:
-        n = _sample(work, n, f.n_node, mixed(f.salt + np.uint32(2 * node + 1)))
-    n_sets = f.sets.shape[0]
-    allowed[:] = 0
+        _sample(work, n, f.n_node, mixed(f.salt + np.uint32(2 * node + 1)))
+        n = f.n_node
+    for feature in range(len(allowed)):
+        allowed[feature] = 0
     for i in range(n):
         feature = work[i]
         # Below the root: what the path has, and what is in a set with all that the path has.
-        fits = n_sets == 0 or depth == 0 or leaves.path[leaf, feature] != 0
+        fits = n_sets == 0 or depth == 0 or marks[n_sets + feature] != 0
         for s in range(n_sets):
-            fits |= (leaves.alive[leaf, s] & f.sets[s, feature]) != 0
+            fits |= (marks[s] & f.sets[s, feature]) != 0
         allowed[feature] = fits
 
 
@@ -148,143 +212,159 @@ def _share(thread: int, n_threads: int, n_blocks: int, n_rows: int) -> Any:
 
 
 @helper()
-def _add_range(r: Any, block: int, begins: Any, counts: Any, first: int, last: int, sums: Any) -> None:
-    """Add the rows numbered first to last of a leaf, whose rows lie in a piece for each thread."""
-    sums[:] = 0
+def add_range(r: Any, block: int, account: Any, first: int, last: int, sums: Any) -> None:
+    """sums [W * 256] = those of the rows numbered first to last of a leaf, whose rows lie in several pieces."""
+    for i in range(len(sums)):
+        sums[i] = 0
     passed = 0
-    for piece in range(len(counts)):
-        a, z = max(first - passed, 0), min(last - passed, counts[piece])
+    for at in range(PIECES, len(account), 2):
+        begin, count = account[at], account[at + 1]
+        a, z = begin + max(first - passed, 0), begin + min(last - passed, count)
         if a < z:
-            a, z = a + begins[piece], z + begins[piece]
             if r.is_wide:
                 add_rows_wide(r.blocks, block, r.wide, r.order, a, z, r.width, sums)
             else:
                 add_rows(r.blocks, block, r.order, a, z, r.width, sums)
-        passed += counts[piece]
+        passed += count
 
 
 @helper()
-def _build(thread: int, n_threads: int, r: Any, room: Any, begins: Any, counts: Any, slot: int) -> None:
-    """Add this thread's share of a leaf's rows: whole blocks into the slot, parts of blocks aside."""
-    n_rows, n_blocks = counts.sum(), r.blocks.shape[0]
+def _build(thread: int, n_threads: int, r: Any, hist: Any, partial: Any, account: Any) -> None:
+    """Add this thread's share of a leaf's rows: whole blocks into its histogram [B, W * 256], parts aside."""
+    n_rows, n_blocks = account[N_ROWS], r.blocks.shape[0]
     low, high = _share(thread, n_threads, n_blocks, n_rows)
     for block in range(low // n_rows, (high + n_rows - 1) // n_rows):
         first, last = max(low - block * n_rows, 0), min(high - block * n_rows, n_rows)
-        if first == 0 and last == n_rows:
-            _add_range(r, block, begins, counts, first, last, room.hist[slot, block])
-        elif first < last:
-            part = room.partial[thread, np.int64(block != low // n_rows)]
-            _add_range(r, block, begins, counts, first, last, part)
+        sums = hist[block]
+        if first > 0 or last < n_rows:
+            sums = partial[thread, np.int64(block != low // n_rows)]
+        add_range(r, block, account, first, last, sums)
 
 
 @helper()
 def _gather_parts(
-    n_threads: int, room: Any, n_blocks: int, n_rows: int, block: int, at: int, sums: Any
+    n_threads: int, partial: Any, n_blocks: int, n_rows: int, block: int, at: int, sums: Any
 ) -> None:
     """Sum up what threads have set aside for one feature (256 bins from `at`) of a block that they shared."""
     fresh = True
     for thread in range(n_threads):
         low, high = _share(thread, n_threads, n_blocks, n_rows)
         first, last = max(low - block * n_rows, 0), min(high - block * n_rows, n_rows)
-        if first >= last or (first == 0 and last == n_rows):
-            continue
-        part = room.partial[thread, np.int64(block != low // n_rows)]
-        for b in range(BINS):
-            sums[b] = part[at + b] if fresh else sums[b] + part[at + b]
-        fresh = False
+        if first < last and (first > 0 or last < n_rows):
+            part = partial[thread, np.int64(block != low // n_rows)]
+            for b in range(BINS):
+                sums[b] = part[at + b] if fresh else sums[b] + part[at + b]
+            fresh = False
 
 
 @helper()
-def _find_split(
-    f: Any, limits: Any, settings: Any, sums: Any, feature: int, total: Any, low: Any, high: Any, work: Any
+def find_split(
+    facts: Any,
+    limits: Any,
+    settings: Any,
+    sums: Any,
+    total: Any,
+    low: Any,
+    high: Any,
+    counts: Any,
+    worths: Any,
+    goes_left: Any,
 ) -> Any:
-    """(worth, bin, kind, sums on the left) of a feature's best split of a node."""
-    below, worths, order, keys, goes_left = work
-    if f.kinds[feature] == 0:
-        direction = np.int64(f.monotone[feature])
-        return scan_numeric(sums, f.n_bins[feature], total, settings, direction, low, high, below, worths)
+    """(worth, bin, kind, sums on the left) of a feature's best split of a node; see `_hist_splits`."""
+    if facts[IS_CATEGORICAL] == 0:
+        return scan_numeric(
+            sums, facts[N_BINS], total, settings, facts[MONOTONE], low, high, counts[0], worths[0]
+        )
     worth, left = scan_categories(
         sums,
-        f.n_bins[feature],
+        facts[N_BINS],
         total,
         settings,
         low,
         high,
         limits.most_one_hot,
         limits.most_right,
-        order,
-        keys,
+        counts[1],
+        worths[1],
         goes_left,
     )
-    return worth, 0, CATEGORIES, left
+    return worth, np.int64(0), np.int64(CATEGORIES), left
 
 
 @helper()
 def _search(
     thread: int,
     n_threads: int,
-    r: Any,
     room: Any,
+    width: int,
     f: Any,
     limits: Any,
     settings: Any,
-    leaves: Any,
-    leaf: int,
+    account: Any,
+    reals: Any,
     child: int,
     slot: int,
     subtract: int,
     n_parted: int,
     scan: bool,
-    allowed: Any,
-    work: Any,
+    desk: Any,
 ) -> None:
     """Put a leaf's histogram together, and find its best split over this thread's share of the features.
 
     subtract : a slot that is taken from this one first, or -1; n_parted: the leaf's rows if its blocks may be
     shared by threads, else 0; scan: whether to look for splits at all.
     """
-    n_blocks, n_features, width = r.blocks.shape[0], len(f.n_bins), r.width
+    n_blocks, n_features = room.hist.shape[1], len(f.facts)
     first, last = n_features * thread // n_threads, n_features * (thread + 1) // n_threads
     if n_blocks % n_threads == 0:
         first = min(n_blocks // n_threads * thread * width, n_features)
         last = min(n_blocks // n_threads * (thread + 1) * width, n_features)
-    total, low, high = leaves.total[leaf], leaves.bounds[leaf, 0], leaves.bounds[leaf, 1]
     best = np.float32(-1e30)
+    found, allowed, codes = room.found[thread, child], desk.chosen[thread, 1], desk.codes[thread]
     for feature in range(first, last):
         block, at = feature // width, feature % width * BINS
         sums = room.hist[slot, block, at : at + BINS]
         if n_parted:
-            _gather_parts(n_threads, room, n_blocks, n_parted, block, at, sums)
+            _gather_parts(n_threads, room.partial, n_blocks, n_parted, block, at, sums)
         if subtract >= 0:
             less = room.hist[subtract, block, at : at + BINS]
             for b in range(BINS):
                 sums[b] -= less[b]
         if scan and allowed[feature]:
-            worth, bin_, kind, left = _find_split(f, limits, settings, sums, feature, total, low, high, work)
+            worth, bin_, kind, left = find_split(
+                f.facts[feature],
+                limits,
+                settings,
+                sums,
+                account[TOTAL],
+                reals[LOWEST],
+                reals[HIGHEST],
+                desk.counts[thread],
+                desk.worths[thread],
+                codes,
+            )
             if worth > best:
                 best = worth
-                place = room.place[thread, child]
-                place[0], place[1], place[2], place[3] = feature, bin_, kind, left
+                found[FOUND_FEATURE], found[FOUND_BIN] = feature, bin_
+                found[FOUND_KIND], found[FOUND_LEFT] = kind, left
                 if kind == CATEGORIES:
-                    room.goes_left[thread, child, :] = work[4]
+                    for code in range(BINS):
+                        room.goes_left[thread, child, code] = codes[code]
     room.worth[thread, child] = best
 
 
 @helper()
-def _mark_left(left: Any, bin_: int, kind: int, goes_left: Any) -> None:
+def mark_left(left: Any, bin_: int, kind: int, goes_left: Any) -> None:
     """left [256] = 1 for the codes that go left."""
     for code in range(BINS):
-        if kind == CATEGORIES:
-            left[code] = goes_left[code]
-        else:
-            left[code] = code <= bin_
+        left[code] = goes_left[code] if kind == CATEGORIES else np.uint8(code <= bin_)
     if kind != CATEGORIES:
         left[MISSING] = kind == MISSING_LEFT
 
 
 @helper()
-def _part(r: Any, feature: int, first: int, n: int, left: Any) -> int:
-    """Part this thread's rows of a leaf; returns how many go left."""
+def part(r: Any, feature: int, first: int, n: int, left: Any) -> Any:
+    """Part the rows ``order[first : first + n]``; returns how many go left."""
     if n == 0:
         return 0
     block, within = feature // r.width, feature % r.width
@@ -295,42 +375,33 @@ def _part(r: Any, feature: int, first: int, n: int, left: Any) -> int:
 
 
 @helper()
-def _free_slot(slots: Any, n_leaves: int, taken: Any, gains: Any) -> int:
-    """A histogram slot: a free one, or that of the waiting leaf that would be split last."""
+def _free_slot(numbers: Any, reals: Any, n_leaves: int, taken: Any) -> Any:
+    """A histogram slot: a free one, or that of the waiting leaf with the least gain."""
     for slot in range(len(taken)):
         if not taken[slot]:
             taken[slot] = 1
             return slot
     last = -1
     for leaf in range(n_leaves):
-        if slots[leaf] >= 0 and (last < 0 or gains[leaf] <= gains[last]):
+        if numbers[leaf, SLOT] >= 0 and (last < 0 or reals[leaf, GAIN] <= reals[last, GAIN]):
             last = leaf
-    slot = slots[last]
-    slots[last] = -1
+    slot = numbers[last, SLOT]
+    numbers[last, SLOT] = -1
     return slot
 
 
 @helper()
-def _new_leaves(most: int, n_threads: int, n_features: int, n_sets: int, has_categories: bool) -> Any:
-    return Leaves(
-        np.zeros((most, n_threads), np.int64),
-        np.zeros((most, n_threads), np.int64),
-        np.zeros(most, np.int64),
-        np.zeros(most, np.int64),
-        np.zeros(most, np.int64),
-        np.zeros(most, np.int64),
-        np.full(most, -1, np.int64),
-        np.zeros(most, np.float32),
-        np.zeros((most, 3), np.int64),
-        np.zeros((most, 2), np.float32),
-        np.zeros((most if has_categories else 1, BINS), np.uint8),
-        np.ones((most if n_sets else 1, n_sets), np.uint8),
-        np.zeros((most if n_sets else 1, n_features), np.uint8),
-    )
+def gain_of(worth: Any, account: Any, reals: Any, settings: Any) -> Any:
+    """What a split adds to what its node is worth."""
+    g = gradients_of(account[TOTAL]) * settings[UNIT_G]
+    h = hessians_of(account[TOTAL]) * settings[UNIT_H]
+    return worth - worth_of(g, h, settings, reals[LOWEST], reals[HIGHEST])
 
 
 @helper()
-def _settle(leaves: Any, leaf: int, room: Any, child: int, settings: Any, limits: Any) -> bool:
+def _settle(
+    account: Any, reals: Any, goes_left: Any, room: Any, child: int, settings: Any, limits: Any
+) -> Any:
     """Take the best of what the threads have found for a leaf; whether it may be split."""
     best, finder = np.float32(-1e30), -1
     for thread in range(room.worth.shape[0]):
@@ -338,27 +409,27 @@ def _settle(leaves: Any, leaf: int, room: Any, child: int, settings: Any, limits
             best, finder = room.worth[thread, child], thread
     if finder < 0:
         return False
-    place = room.place[finder, child]
-    total, low, high = leaves.total[leaf], leaves.bounds[leaf, 0], leaves.bounds[leaf, 1]
-    g, h = gradients_of(total) * settings[UNIT_G], hessians_of(total) * settings[UNIT_H]
-    gain = best - worth_of(g, h, settings, low, high)
+    found = room.found[finder, child]
+    gain = gain_of(best, account, reals, settings)
     if not (gain > np.float32(1e-6) and gain >= limits.least_gain):
         return False
-    leaves.gain[leaf] = gain
-    leaves.split[leaf, 0], leaves.split[leaf, 1], leaves.split[leaf, 2] = place[0], place[1], place[2]
-    leaves.left_sums[leaf] = place[3]
-    if place[2] == CATEGORIES:
-        leaves.goes_left[leaf, :] = room.goes_left[finder, child, :]
+    reals[GAIN] = gain
+    account[FEATURE], account[BIN] = found[FOUND_FEATURE], found[FOUND_BIN]
+    account[KIND], account[LEFT_SUMS] = found[FOUND_KIND], found[FOUND_LEFT]
+    if account[KIND] == CATEGORIES:
+        for code in range(BINS):
+            goes_left[code] = room.goes_left[finder, child, code]
     return True
 
 
 @helper()
-def _bound_children(leaves: Any, leaf: int, new: int, right_sums: Any, settings: Any, direction: int) -> None:
-    """Weights of the two children stay on their side of the middle where the split must be monotone."""
-    low, high = leaves.bounds[leaf, 0], leaves.bounds[leaf, 1]
-    leaves.bounds[new, 0], leaves.bounds[new, 1] = low, high
+def bound_children(
+    left_sums: Any, right_sums: Any, settings: Any, direction: int, mine: Any, its: Any
+) -> None:
+    """Bounds of two children, `mine` being their parent's until now; a monotone split keeps them apart."""
+    low, high = mine[LOWEST], mine[HIGHEST]
+    its[LOWEST], its[HIGHEST] = low, high
     if direction != 0:
-        left_sums = leaves.left_sums[leaf]
         unit_g, unit_h = settings[UNIT_G], settings[UNIT_H]
         gl, hl = gradients_of(left_sums) * unit_g, hessians_of(left_sums) * unit_h
         gr, hr = gradients_of(right_sums) * unit_g, hessians_of(right_sums) * unit_h
@@ -366,66 +437,61 @@ def _bound_children(leaves: Any, leaf: int, new: int, right_sums: Any, settings:
         wr = weight_of(gr, hr, settings, low, high)
         middle = (wl + wr) * _HALF
         if direction > 0:
-            leaves.bounds[leaf, 1], leaves.bounds[new, 0] = middle, middle
+            mine[HIGHEST], its[LOWEST] = middle, middle
         else:
-            leaves.bounds[leaf, 0], leaves.bounds[new, 1] = middle, middle
+            mine[LOWEST], its[HIGHEST] = middle, middle
 
 
 @helper()
-def _write_split(out: Any, leaves: Any, leaf: int, n_nodes: int) -> None:
-    """The node of a leaf becomes a split whose children are the next two nodes."""
-    node = leaves.node[leaf]
-    out.left[node], out.right[node] = n_nodes, n_nodes + 1
-    out.feature[node], out.bin[node], out.kind[node] = (
-        leaves.split[leaf, 0],
-        leaves.split[leaf, 1],
-        leaves.split[leaf, 2],
-    )
-    out.gain[node] = leaves.gain[leaf]
-    if leaves.split[leaf, 2] == CATEGORIES:
-        out.goes_left[node, :] = leaves.goes_left[leaf, :]
-
-
-@helper()
-def _write_node(out: Any, leaves: Any, leaf: int) -> None:
-    """What is known of a node when it is made."""
-    node = leaves.node[leaf]
-    out.total[node] = leaves.total[leaf]
-    out.lowest[node], out.highest[node] = leaves.bounds[leaf, 0], leaves.bounds[leaf, 1]
-
-
-@helper()
-def _split_account(
-    leaves: Any, leaf: int, new: int, n_left: Any, n_nodes: int, settings: Any, f: Any, constrained: bool
-) -> None:
-    """`leaf` becomes the left child, `new` the right one."""
-    feature = leaves.split[leaf, 0]
-    right_sums = leaves.total[leaf] - leaves.left_sums[leaf]
-    _bound_children(leaves, leaf, new, right_sums, settings, np.int64(f.monotone[feature]))
+def _split_account(mine: Any, its: Any, n_left: Any, n_nodes: int) -> None:
+    """A leaf's account becomes its left child's; `its` is the right child's."""
+    mine[N_ROWS] = its[N_ROWS] = 0
     for piece in range(len(n_left)):
-        leaves.begins[new, piece] = leaves.begins[leaf, piece] + n_left[piece]
-        leaves.counts[new, piece] = leaves.counts[leaf, piece] - n_left[piece]
-        leaves.counts[leaf, piece] = n_left[piece]
-    leaves.total[new], leaves.total[leaf] = right_sums, leaves.left_sums[leaf]
-    leaves.node[leaf], leaves.node[new] = n_nodes, n_nodes + 1
-    leaves.depth[leaf] += 1
-    leaves.depth[new] = leaves.depth[leaf]
-    if constrained:
-        leaves.path[leaf, feature] = 1
-        for s in range(f.sets.shape[0]):
-            leaves.alive[leaf, s] &= f.sets[s, feature]
-        leaves.alive[new, :] = leaves.alive[leaf, :]
-        leaves.path[new, :] = leaves.path[leaf, :]
+        at = PIECES + 2 * piece
+        its[at] = mine[at] + n_left[piece]
+        its[at + 1] = mine[at + 1] - n_left[piece]
+        mine[at + 1] = n_left[piece]
+        mine[N_ROWS] += mine[at + 1]
+        its[N_ROWS] += its[at + 1]
+    its[TOTAL] = mine[TOTAL] - mine[LEFT_SUMS]
+    mine[TOTAL] = mine[LEFT_SUMS]
+    mine[NODE], its[NODE] = n_nodes, n_nodes + 1
+    mine[DEPTH] += 1
+    its[DEPTH] = mine[DEPTH]
+    its[SLOT] = -1
 
 
 @helper()
-def _may_split(leaves: Any, leaf: int, settings: Any, limits: Any) -> bool:
+def mark_path(sets: Any, feature: int, mine: Any, its: Any) -> None:
+    """The path of a leaf's two children has one more feature."""
+    n_sets, n_features = sets.shape
+    mine[n_sets + feature] = 1
+    for s in range(n_sets):
+        mine[s] &= sets[s, feature]
+    for i in range(n_sets + n_features):
+        its[i] = mine[i]
+
+
+@helper()
+def _write_split(out: Any, account: Any, reals: Any, goes_left: Any, n_nodes: int) -> None:
+    """The node of a leaf becomes a split whose children are the next two nodes."""
+    node = account[NODE]
+    numbers = out.numbers[node]
+    numbers[LEFT], numbers[RIGHT] = n_nodes, n_nodes + 1
+    numbers[NODE_FEATURE], numbers[NODE_BIN] = account[FEATURE], account[BIN]
+    numbers[NODE_KIND] = account[KIND]
+    out.reals[node, GAIN] = reals[GAIN]
+    if account[KIND] == CATEGORIES:
+        for code in range(BINS):
+            out.goes_left[node, code] = goes_left[code]
+
+
+@helper()
+def may_split(account: Any, settings: Any, limits: Any) -> Any:
     """Whether a leaf is heavy enough for two, and not too deep."""
-    deep = limits.max_depth and leaves.depth[leaf] >= limits.max_depth
-    heavy = (
-        hessians_of(leaves.total[leaf]) * settings[UNIT_H] >= settings[MIN_HESSIAN] + settings[MIN_HESSIAN]
-    )
-    return heavy and not deep and leaves.counts[leaf].sum() > 1
+    deep = limits.max_depth != 0 and account[DEPTH] >= limits.max_depth
+    heavy = hessians_of(account[TOTAL]) * settings[UNIT_H] >= settings[MIN_HESSIAN] + settings[MIN_HESSIAN]
+    return heavy and not deep and account[N_ROWS] > 1
 
 
 @kernel()
@@ -433,119 +499,118 @@ def grow_tree(
     thread: int,
     n_threads: int,
     r: Any,
-    room: Any,
     f: Any,
     limits: Any,
     settings: Any,
-    total: Any,
+    room: Any,
+    desk: Any,
     out: Any,
-    leaf_of_row: Any,
+    node_of_row: Any,
 ) -> None:
-    """Grow one tree; writes `out` (thread 0) and each row's leaf into leaf_of_row int32 [n] (all threads)."""
-    n_features, n_blocks = len(f.n_bins), r.blocks.shape[0]
-    constrained = f.sets.shape[0] > 0
-    shared = n_blocks % n_threads != 0
-    leaves = _new_leaves(
-        limits.max_leaves, n_threads, n_features, f.sets.shape[0], out.goes_left.shape[0] > 1
+    """Grow one tree; writes `out` (thread 0) and each row's leaf into node_of_row int32 [n] (all threads).
+
+    The account of leaf 0 is the root's.
+    """
+    shared = room.hist.shape[1] % n_threads != 0
+    numbers, reals, heap, taken = (
+        desk.numbers[thread],
+        desk.reals[thread],
+        desk.heap[thread],
+        desk.taken[thread],
     )
-    heap = np.zeros(limits.max_leaves, np.int64)
-    taken = np.zeros(room.hist.shape[0], np.uint8)
-    allowed = np.zeros(n_features, np.uint8)
-    chosen = np.zeros(n_features, np.int64)
-    left = np.zeros(BINS, np.int32)
-    work = (
-        np.zeros(BINS, np.int64),
-        np.zeros(BINS, np.float32),
-        np.zeros(BINS, np.int64),
-        np.zeros(BINS, np.float32),
-        np.zeros(BINS, np.uint8),
+    marks, goes_left, left, chosen = (
+        desk.marks[thread],
+        desk.goes_left[thread],
+        desk.left[thread],
+        desk.chosen[thread],
     )
-    leaves.begins[0, :] = r.places
-    leaves.counts[0, :] = r.counts
-    leaves.total[0] = total
-    leaves.bounds[0, 0], leaves.bounds[0, 1] = -_INFINITY, _INFINITY
+    has_sets = f.sets.shape[0] > 0
+    for slot in range(len(taken)):
+        taken[slot] = 0
     n_leaves = n_nodes = 1
     waiting = turn = 0
-    if thread == 0:
-        _write_node(out, leaves, 0)
     # The leaves that are new, and the histogram of the one that they were.
     small, big, parent_slot = 0, -1, -1
     while True:
         full = n_leaves >= limits.max_leaves
-        search_small = not full and _may_split(leaves, small, settings, limits)
-        search_big = big >= 0 and not full and _may_split(leaves, big, settings, limits)
-        if search_small or search_big:
-            derive = search_big and parent_slot >= 0
-            small_slot = big_slot = -1
-            if search_small or derive:
-                small_slot = _free_slot(leaves.slot, n_leaves, taken, leaves.gain)
-                _build(thread, n_threads, r, room, leaves.begins[small], leaves.counts[small], small_slot)
-                n_parted = leaves.counts[small].sum() if shared else 0
-                if shared:
+        search_small = not full and may_split(numbers[small], settings, limits)
+        search_big = big >= 0 and not full and may_split(numbers[big], settings, limits)
+        derive = search_big and parent_slot >= 0
+        slots = (-1, -1)
+        # The smaller first; the larger one's histogram is what the parent's has left, where that was kept.
+        for child in range(2):
+            leaf = small if child == 0 else big
+            searched = search_small if child == 0 else search_big
+            if not (searched or (child == 0 and derive)):
+                continue
+            n_parted, subtract = 0, -1
+            if child == 1 and derive:
+                slot, subtract = parent_slot, slots[0]
+                parent_slot = -1
+            else:
+                slot = _free_slot(numbers, reals, n_leaves, taken)
+                if shared and child == 1:
                     barrier(room.meeting, thread, n_threads)
-                _choose_features(allowed, chosen, f, leaves, small)
-                _search(
-                    thread, n_threads, r, room, f, limits, settings, leaves, small,
-                    0, small_slot, -1, n_parted, search_small, allowed, work,
-                )  # fmt: skip
-            if search_big:
-                n_parted = 0
-                if derive:
-                    big_slot = parent_slot
-                    parent_slot = -1
-                else:
-                    big_slot = _free_slot(leaves.slot, n_leaves, taken, leaves.gain)
-                    if shared:
-                        barrier(room.meeting, thread, n_threads)
-                    _build(thread, n_threads, r, room, leaves.begins[big], leaves.counts[big], big_slot)
-                    if shared:
-                        n_parted = leaves.counts[big].sum()
-                        barrier(room.meeting, thread, n_threads)
-                _choose_features(allowed, chosen, f, leaves, big)
-                _search(
-                    thread, n_threads, r, room, f, limits, settings, leaves, big,
-                    1, big_slot, small_slot if derive else -1, n_parted, True, allowed, work,
-                )  # fmt: skip
+                _build(thread, n_threads, r, room.hist[slot], room.partial, numbers[leaf])
+                if shared:
+                    n_parted = numbers[leaf, N_ROWS]
+                    barrier(room.meeting, thread, n_threads)
+            slots = (slot, slots[1]) if child == 0 else (slots[0], slot)
+            row = numbers[leaf]
+            choose_features(chosen, f, row[NODE], row[DEPTH], marks[leaf if has_sets else 0])
+            _search(
+                thread, n_threads, room, r.width, f, limits, settings, row, reals[leaf],
+                child, slot, subtract, n_parted, searched, desk,
+            )  # fmt: skip
+        if search_small or search_big:
             barrier(room.meeting, thread, n_threads)
-            for child in range(2):
-                leaf, slot = (small, small_slot) if child == 0 else (big, big_slot)
-                searched = search_small if child == 0 else search_big
-                if searched and _settle(leaves, leaf, room, child, settings, limits):
-                    leaves.slot[leaf] = slot
-                    waiting = _push(heap, waiting, leaf, leaves.gain, leaves.node, limits.lossguide)
-                elif slot >= 0:
-                    taken[slot] = 0
+        for child in range(2):
+            leaf, slot = (small, slots[0]) if child == 0 else (big, slots[1])
+            searched = search_small if child == 0 else search_big
+            codes = goes_left[leaf if len(goes_left) > 1 else 0]
+            if searched and _settle(numbers[leaf], reals[leaf], codes, room, child, settings, limits):
+                numbers[leaf, SLOT] = slot
+                _push(heap, waiting, leaf, numbers, reals, limits.lossguide)
+                waiting += 1
+            elif slot >= 0:
+                taken[slot] = 0
         if parent_slot >= 0:
             taken[parent_slot] = 0
         if waiting == 0 or n_leaves >= limits.max_leaves:
             break
-        leaf = _pop(heap, waiting, leaves.gain, leaves.node, limits.lossguide)
+        leaf, new = _pop(heap, waiting, numbers, reals, limits.lossguide), n_leaves
         waiting -= 1
-        parent_slot = leaves.slot[leaf]
-        leaves.slot[leaf] = -1
-        kind = leaves.split[leaf, 2]
-        _mark_left(left, leaves.split[leaf, 1], kind, leaves.goes_left[leaf if kind == CATEGORIES else 0])
-        room.n_left[turn, thread] = _part(
-            r, leaves.split[leaf, 0], leaves.begins[leaf, thread], leaves.counts[leaf, thread], left
-        )
+        mine, its = numbers[leaf], numbers[new]
+        parent_slot = mine[SLOT]
+        mine[SLOT] = -1
+        codes = goes_left[leaf if mine[KIND] == CATEGORIES else 0]
+        mark_left(left, mine[BIN], mine[KIND], codes)
+        at = PIECES + 2 * thread
+        room.n_left[turn, thread] = part(r, mine[FEATURE], mine[at], mine[at + 1], left)
         if thread == 0:
-            _write_split(out, leaves, leaf, n_nodes)
+            _write_split(out, mine, reals[leaf], codes, n_nodes)
         barrier(room.meeting, thread, n_threads)
-        new = n_leaves
-        _split_account(leaves, leaf, new, room.n_left[turn], n_nodes, settings, f, constrained)
+        direction = f.facts[mine[FEATURE], MONOTONE]
+        bound_children(
+            mine[LEFT_SUMS], mine[TOTAL] - mine[LEFT_SUMS], settings, direction, reals[leaf], reals[new]
+        )
+        _split_account(mine, its, room.n_left[turn], n_nodes)
+        if has_sets:
+            mark_path(f.sets, mine[FEATURE], marks[leaf], marks[new])
+        if thread == 0:
+            for leaf_ in (leaf, new):
+                out.reals[numbers[leaf_, NODE], LOWEST] = reals[leaf_, LOWEST]
+                out.reals[numbers[leaf_, NODE], HIGHEST] = reals[leaf_, HIGHEST]
         # In turns: a thread may be ahead of another that still reads.
         turn = 1 - turn
         n_leaves += 1
         n_nodes += 2
-        if thread == 0:
-            _write_node(out, leaves, leaf)
-            _write_node(out, leaves, new)
         small, big = leaf, new
-        if leaves.counts[new].sum() < leaves.counts[leaf].sum():
+        if its[N_ROWS] < mine[N_ROWS]:
             small, big = new, leaf
     for leaf in range(n_leaves):
-        first = leaves.begins[leaf, thread]
-        for i in range(first, first + leaves.counts[leaf, thread]):
-            leaf_of_row[r.order[i]] = leaves.node[leaf]
+        first = numbers[leaf, PIECES + 2 * thread]
+        for i in range(first, first + numbers[leaf, PIECES + 2 * thread + 1]):
+            node_of_row[r.order[i]] = numbers[leaf, NODE]
     if thread == 0:
         out.n_nodes[0] = n_nodes

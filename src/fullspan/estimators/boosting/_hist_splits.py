@@ -156,15 +156,22 @@ def scan_numeric(
     for b in range(n_bins, min((n_bins + 15) // 16 * 16, 256)):
         below[b] = running
     best, place = _best_below(below, n_bins, total, settings, direction, lowest, highest, worths)
-    kind, left = MISSING_RIGHT, below[place]
+    kind, left = np.int64(MISSING_RIGHT), below[place]
     missing = sums[MISSING]
     if missing != 0:
         for b in range(min((n_bins + 15) // 16 * 16, 256)):
             below[b] += missing
         other, other_place = _best_below(below, n_bins, total, settings, direction, lowest, highest, worths)
         if other > best:
-            best, place, kind, left = other, other_place, MISSING_LEFT, below[other_place]
+            best, place, kind, left = other, other_place, np.int64(MISSING_LEFT), below[other_place]
     return best, place, kind, left
+
+
+@helper()
+def fill_ones(codes: Any) -> None:
+    """All go left."""
+    for i in range(len(codes)):
+        codes[i] = 1
 
 
 @helper()
@@ -196,7 +203,7 @@ def scan_categories(
                 worth = split_worth(left, total, settings, 0, lowest, highest)
                 if worth > best:
                     best, best_left = worth, left
-                    goes_left[:] = 1
+                    fill_ones(goes_left)
                     goes_left[c] = 0
                     goes_left[MISSING] = 1 - missing_right
         return best, best_left
@@ -216,7 +223,7 @@ def scan_categories(
         if worth > best:
             best, best_left, size, from_front = worth, left, i + 1, False
     if size:
-        goes_left[:] = 1
+        fill_ones(goes_left)
         on_right = size if from_front else n_bins - size
         for i in range(on_right):
             goes_left[order[i]] = 0

@@ -29,8 +29,9 @@ from fullspan.core.errors import ConfigError, DataError
 from fullspan.core.simd import HAS_AVX512
 from fullspan.core.threads import Crew, new_barrier
 from fullspan.estimators.binning import Binner
+from fullspan.estimators.boosting import _hist_grow as growth
 from fullspan.estimators.boosting import _hist_splits as splits
-from fullspan.estimators.boosting._hist_grow import Features, Grown, Limits, Room, Rows, grow_tree
+from fullspan.estimators.boosting._hist_grow import Desk, Features, Grown, Limits, Room, Rows, grow_tree
 from fullspan.estimators.boosting._hist_kernels import (
     BINS,
     MOST_FEATURES,
@@ -138,8 +139,7 @@ class HistGrower:
         self._features = self._describe_features()
         self._room: Room | None = None
         threads = self.crew.n_threads
-        self._counts, self._places = _pieces(self.n, threads)
-        size = int(self._places[-1] + self._counts[-1]) + 2 * _PADDING
+        size = self.n + (threads + 2) * _PADDING
         self._order = np.zeros(size, dtype=np.int32)
         self._spare = np.zeros(size, dtype=np.int32)
 
@@ -161,11 +161,12 @@ class HistGrower:
             if unknown:
                 raise ConfigError(f"interactions names feature {unknown[0]} of {n_features}")
             row[list(members)] = 1
-        kinds = self.binner.is_categorical.astype(np.uint8)
-        every = np.arange(n_features, dtype=np.int32)
-        return Features(
-            self.binner.n_bins, kinds, monotone, sets, every, n_features, n_features, np.uint32(0)
-        )
+        facts = np.zeros((n_features, 3), dtype=np.int64)
+        facts[:, growth.N_BINS] = self.binner.n_bins
+        facts[:, growth.IS_CATEGORICAL] = self.binner.is_categorical
+        facts[:, growth.MONOTONE] = monotone
+        every = np.arange(n_features, dtype=np.int64)
+        return Features(facts, sets, every, n_features, n_features, np.uint32(0))
 
     def close(self) -> None:
         """End the threads."""
@@ -225,29 +226,19 @@ class HistGrower:
             config.max_cat_to_onehot,
             config.max_cat_threshold,
         )
-        grown = _new_grown(2 * most - 1, bool(self.binner.is_categorical.any()))
-        for first, count, thread in zip(self._places, self._counts, range(self.crew.n_threads), strict=True):
-            self._order[first : first + count] = _rows_of(self.n, thread, self.crew.n_threads)
-        rows = Rows(
-            self.blocks,
-            self.wide,
-            scales.wide,
-            self.width,
-            self._order,
-            self._spare,
-            self._places,
-            self._counts,
-            self.vector,
-        )
+        has_categories = bool(self.binner.is_categorical.any())
+        grown = _new_grown(2 * most - 1, has_categories)
+        rows = Rows(self.blocks, self.wide, self._order, self._spare, scales.wide, self.width, self.vector)
         node_of_row = np.empty(self.n, dtype=np.int32)
+        room = self._working_room(most)
         self.crew.run(
             grow_tree,
             rows,
-            self._working_room(most),
             self._features_of_tree(round, salt),
             limits,
             self._settings(scales),
-            np.int64(total),
+            room,
+            self._new_desk(most, len(room.hist), has_categories, total),
             grown,
             node_of_row,
         )
@@ -278,7 +269,9 @@ class HistGrower:
         # No side without hessian: half a unit stands for "more than nothing".
         settings[splits.MIN_HESSIAN] = max(config.min_child_weight, 0.5 / scales.h)
         settings[splits.MAX_STEP] = config.max_delta_step
-        settings[splits.BOUNDED] = config.max_delta_step > 0 or bool(self._features.monotone.any())
+        settings[splits.BOUNDED] = config.max_delta_step > 0 or bool(
+            self._features.facts[:, growth.MONOTONE].any()
+        )
         return settings
 
     def _features_of_tree(self, round: int, salt: Any) -> Features:
@@ -294,25 +287,61 @@ class HistGrower:
         return self._features._replace(features=features, n_level=n_level, n_node=n_node, salt=salt)
 
     def _working_room(self, most_leaves: int) -> Room:
+        """Room for histograms: one for each leaf that waits, or fewer, and then some are built again."""
         threads, (n_blocks, _, _) = self.crew.n_threads, self.blocks.shape
         size = self.width * BINS
-        slots = min(most_leaves + 1, max(3, _HISTOGRAM_BYTES // (8 * n_blocks * size)))
+        slots = max(3, min(most_leaves + 1, _HISTOGRAM_BYTES // (8 * n_blocks * size)))
         if self._room is None or len(self._room.hist) < slots:
             self._room = Room(
-                np.empty((max(slots, 3), n_blocks, size), dtype=np.int64),
+                np.empty((slots, n_blocks, size), dtype=np.int64),
                 np.empty((threads if n_blocks % threads else 1, 2, size), dtype=np.int64),
                 new_barrier(threads),
                 np.zeros((2, threads), dtype=np.int64),
-                np.zeros((threads, 2), dtype=np.float32),
                 np.zeros((threads, 2, 4), dtype=np.int64),
+                np.zeros((threads, 2), dtype=np.float32),
                 np.zeros((threads, 2, BINS), dtype=np.uint8),
             )
         return self._room
 
+    def _new_desk(self, most: int, n_slots: int, has_categories: bool, total: int) -> Desk:
+        """Each thread's account of the leaves, in which the root has all rows."""
+        threads, n_features = self.crew.n_threads, self.binner.n_features
+        n_sets = len(self._features.sets)
+        numbers = np.zeros((threads, most, growth.PIECES + 2 * threads), dtype=np.int64)
+        root = numbers[:, 0]
+        root[:, growth.TOTAL] = total
+        root[:, growth.SLOT] = -1
+        root[:, growth.N_ROWS] = self.n
+        first = 0
+        for thread in range(threads):
+            rows = _rows_of(self.n, thread, threads)
+            self._order[first : first + len(rows)] = rows
+            root[:, growth.PIECES + 2 * thread] = first
+            root[:, growth.PIECES + 2 * thread + 1] = len(rows)
+            first += len(rows) + _PADDING
+        reals = np.zeros((threads, most, 3), dtype=np.float32)
+        reals[:, 0, growth.LOWEST], reals[:, 0, growth.HIGHEST] = -np.inf, np.inf
+        marks = np.zeros((threads, most if n_sets else 1, n_sets + n_features), dtype=np.uint8)
+        marks[:, :, :n_sets] = 1
+        return Desk(
+            numbers,
+            reals,
+            np.zeros((threads, most if has_categories else 1, BINS), dtype=np.uint8),
+            marks,
+            np.zeros((threads, most), dtype=np.int64),
+            np.zeros((threads, n_slots), dtype=np.uint8),
+            np.zeros((threads, 2, n_features), dtype=np.int64),
+            np.zeros((threads, 3, BINS), dtype=np.int64),
+            np.zeros((threads, 2, BINS), dtype=np.float32),
+            np.zeros((threads, BINS), dtype=np.uint8),
+            np.zeros((threads, BINS), dtype=np.int32),
+        )
+
     def _finish(self, grown: Grown, n_nodes: int, sums: np.ndarray) -> TreeArrays:
         """Values and covers from the leaves' own sums; bins become thresholds and sets of categories."""
         config = self.config
-        left, right = grown.left[:n_nodes].copy(), grown.right[:n_nodes].copy()
+        numbers = grown.numbers[:n_nodes].astype(np.int32)
+        left, right, bins, kind = numbers[:, [growth.LEFT, growth.RIGHT, growth.NODE_BIN, growth.NODE_KIND]].T
         for node in range(n_nodes - 1, -1, -1):
             if left[node] >= 0:
                 sums[node] = sums[left[node]] + sums[right[node]]
@@ -322,9 +351,8 @@ class HistGrower:
         weight = np.divide(weight, divisor, out=np.zeros(n_nodes), where=divisor > 0)
         if config.max_delta_step > 0:
             weight = np.clip(weight, -config.max_delta_step, config.max_delta_step)
-        weight = np.clip(weight, grown.lowest[:n_nodes], grown.highest[:n_nodes])
-        feature = np.where(left >= 0, grown.feature[:n_nodes], 0).astype(np.int32)
-        bins, kind = grown.bin[:n_nodes], grown.kind[:n_nodes]
+        weight = np.clip(weight, grown.reals[:n_nodes, growth.LOWEST], grown.reals[:n_nodes, growth.HIGHEST])
+        feature = np.where(left >= 0, numbers[:, growth.NODE_FEATURE], 0)
         threshold = np.zeros(n_nodes, dtype=np.float32)
         default_left = kind == splits.MISSING_LEFT
         category_start = np.zeros(n_nodes + 1, dtype=np.int64)
@@ -340,13 +368,13 @@ class HistGrower:
             else:
                 threshold[node] = threshold_after(self.binner.cuts[feature[node]], int(bins[node]))
         return TreeArrays(
-            left=left,
-            right=right,
+            left=np.ascontiguousarray(left),
+            right=np.ascontiguousarray(right),
             feature=feature,
             threshold=threshold,
             default_left=default_left,
             value=(weight * config.learning_rate).astype(np.float32),
-            gain=np.where(left >= 0, grown.gain[:n_nodes], 0).astype(np.float32),
+            gain=np.where(left >= 0, grown.reals[:n_nodes, growth.GAIN], 0).astype(np.float32),
             cover=h.astype(np.float32),
             category_start=np.cumsum(category_start),
             categories=np.concatenate(categories) if categories else np.empty(0, dtype=np.int32),
@@ -396,29 +424,11 @@ class _Scales:
 
 
 def _new_grown(n_nodes: int, has_categories: bool) -> Grown:
-    def full(value: int, kind: type) -> np.ndarray:
-        return np.full(n_nodes, value, dtype=kind)
-
-    return Grown(
-        full(-1, np.int32),
-        full(-1, np.int32),
-        full(0, np.int32),
-        full(0, np.int32),
-        full(0, np.int8),
-        full(0, np.float32),
-        full(0, np.int64),
-        full(0, np.float32),
-        full(0, np.float32),
-        np.zeros((max(n_nodes, 2) if has_categories else 1, BINS), dtype=np.uint8),
-        np.zeros(1, dtype=np.int64),
-    )
-
-
-def _pieces(n: int, threads: int) -> tuple[np.ndarray, np.ndarray]:
-    """How many rows each thread has, and where they begin in the order of rows, with room between."""
-    counts = np.array([len(_rows_of(n, thread, threads)) for thread in range(threads)], dtype=np.int64)
-    places = np.concatenate([[0], np.cumsum(counts + _PADDING)[:-1]]).astype(np.int64)
-    return counts, places
+    numbers = np.full((n_nodes, 5), -1, dtype=np.int64)
+    reals = np.zeros((n_nodes, 3), dtype=np.float32)
+    reals[0, growth.LOWEST], reals[0, growth.HIGHEST] = -np.inf, np.inf
+    goes_left = np.zeros((max(n_nodes, 2) if has_categories else 1, BINS), dtype=np.uint8)
+    return Grown(numbers, reals, goes_left, np.zeros(1, dtype=np.int64))
 
 
 def _rows_of(n: int, thread: int, threads: int) -> np.ndarray:
