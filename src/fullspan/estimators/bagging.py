@@ -386,7 +386,7 @@ class BaggingClassifier(ClassifierMixin, _Bagging):  # type: ignore[misc]
     >>> from sklearn.datasets import load_iris
     >>> from fullspan.estimators import BaggingClassifier
     >>> X, y = load_iris(return_X_y=True)
-    >>> bag = BaggingClassifier(n_estimators=20, oob_score=True, random_state=0).fit(X, y)
+    >>> bag = BaggingClassifier(n_estimators=50, oob_score=True, random_state=0).fit(X, y)
     >>> bag.oob_score_ > 0.9
     True
     """

@@ -1,0 +1,190 @@
+# mypy: allow-untyped-decorators, allow-untyped-calls, allow-untyped-defs
+"""The best split of all rows into two classes, over and over while only the rows' weights change.
+
+Each column is sorted once and cut into bins of neighbouring values. A round sums the weights of each bin,
+which gives the quality of the splits between bins. Inside a bin the quality is bounded: it is a convex
+function of the two classes' weights on the left, so that it is greatest at a corner of the rectangle that
+these move in. Only bins whose bound reaches the best quality found are looked through row by row.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fullspan.core.kernels import helper, kernel
+from fullspan.core.threads import barrier
+
+# scikit-learn sees no difference between values that are closer than this.
+STEP = np.float32(1e-7)
+
+
+@kernel()
+def cut_columns(thread, n_threads, columns, orders, codes, starts, n_bins):
+    """Sort each column and cut it into bins of about equal size that never part close values.
+
+    Parameters
+    ----------
+    thread, n_threads : int
+        The threads share out the columns.
+    columns : float32 array of shape (n_features, n)
+        Finite.
+    orders : int32 array of shape (n_features, n)
+        Written: the rows by ascending value.
+    codes : uint16 array of shape (n_features, n)
+        Written: each row's bin.
+    starts : int32 array of shape (n_features, most + 1)
+        Written: the first position of each bin, and of the end.
+    n_bins : int64 array of shape (n_features,)
+        Written: the number of bins, at most `most`.
+    """
+    for f in range(thread, len(columns), n_threads):
+        orders[f] = np.argsort(columns[f])
+        n_bins[f] = _cut(columns[f], orders[f], codes[f], starts[f])
+
+
+@helper()
+def _cut(column, order, codes, starts):
+    n, most = len(order), len(starts) - 1
+    n_distinct = 1
+    for p in range(1, n):
+        n_distinct += column[order[p]] > column[order[p - 1]] + STEP
+    n_bins = 1
+    starts[0] = 0
+    codes[order[0]] = 0
+    for p in range(1, n):
+        if (
+            column[order[p]] > column[order[p - 1]] + STEP
+            and (n_distinct <= most or p * most >= n_bins * n)
+            and n_bins < most
+        ):
+            starts[n_bins] = p
+            n_bins += 1
+        codes[order[p]] = n_bins - 1
+    starts[n_bins] = n
+    return n_bins
+
+
+@helper()
+def _quality(left_0, left_1, total_0, total_1):
+    """Grows as the weighted Gini impurity of the two sides falls; 0.0 where a side is empty."""
+    right_0, right_1 = total_0 - left_0, total_1 - left_1
+    left, right = left_0 + left_1, right_0 + right_1
+    if left <= 0.0 or right <= 0.0:
+        return 0.0
+    return (left_0 * left_0 + left_1 * left_1) / left + (right_0 * right_0 + right_1 * right_1) / right
+
+
+@helper()
+def _note(quality, feature, position, left_0, left_1, best, place):
+    """Keep the best split and the quality of the next best."""
+    if quality > best[0]:
+        best[1] = best[0]
+        best[0] = quality
+        best[2] = left_0
+        best[3] = left_1
+        place[0] = feature
+        place[1] = position
+    elif quality > best[1]:
+        best[1] = quality
+
+
+@kernel()
+def best_stump(
+    thread, n_threads, meeting, columns, orders, codes, starts, n_bins, weights, n_first, totals, margin,
+    sums, best, place,
+):  # fmt: skip
+    """Find the best split; the threads share out the features.
+
+    Parameters
+    ----------
+    thread, n_threads : int
+    meeting : int64 array
+        A new barrier.
+    columns : float32 array of shape (n_features, n)
+    orders : int32 array of shape (n_features, n)
+        Rows by ascending value.
+    codes : uint16 array of shape (n_features, n)
+    starts : int32 array of shape (n_features, most + 1)
+    n_bins : int64 array of shape (n_features,)
+        These three from `cut_into_bins`.
+    weights : float64 array of shape (n,)
+    n_first : int
+        Rows before this one are of class 0, the others of class 1.
+    totals : float64 array of shape (2,)
+        The classes' weights.
+    margin : float
+        Splits whose quality is this close to the best one's are found for certain.
+    sums : float64 array of shape (n_features, 2, most)
+        Room for the bins' weights by class.
+    best : float64 array of shape (n_threads, 4)
+        Written: the best quality, the next best, and the classes' weights on the best one's left.
+    place : int64 array of shape (n_threads, 2)
+        Written: feature and position of the best split; feature -1 if there is none.
+    """
+    own_best, own_place = best[thread], place[thread]
+    own_best[:] = 0.0
+    own_place[:] = -1
+    for f in range(thread, len(codes), n_threads):
+        first, second = sums[f, 0], sums[f, 1]
+        _add_up(codes[f, :n_first], weights[:n_first], n_bins[f], first)
+        _add_up(codes[f, n_first:], weights[n_first:], n_bins[f], second)
+        left_0, left_1 = 0.0, 0.0
+        for b in range(n_bins[f] - 1):
+            left_0 += first[b]
+            left_1 += second[b]
+            quality = _quality(left_0, left_1, totals[0], totals[1])
+            _note(quality, f, starts[f, b + 1], left_0, left_1, own_best, own_place)
+    barrier(meeting, thread, n_threads)
+    # A thread that is ahead may have raised its own already: that shuts out bins, but no best split.
+    floor = best[0, 0]
+    for other in range(1, n_threads):
+        floor = max(floor, best[other, 0])
+    for f in range(thread, len(codes), n_threads):
+        _search_inside(
+            columns[f], orders[f], starts[f], n_bins[f], weights, n_first, totals, floor - margin, sums[f], f,
+            own_best, own_place,
+        )  # fmt: skip
+
+
+@helper()
+def _add_up(code, weights, n_bins, sums):
+    sums[:n_bins] = 0.0
+    for i in range(len(code)):
+        sums[code[i]] += weights[i]
+
+
+@helper()
+def _search_inside(
+    column, order, starts, n_bins, weights, n_first, totals, floor, sums, f, best, place
+):  # fmt: skip
+    """Look through the bins whose bound reaches `floor`."""
+    left_0, left_1 = 0.0, 0.0
+    for b in range(n_bins):
+        next_0, next_1 = left_0 + sums[0, b], left_1 + sums[1, b]
+        # The two other corners are the bin's ends: splits that are known.
+        bound = max(
+            _quality(next_0, left_1, totals[0], totals[1]), _quality(left_0, next_1, totals[0], totals[1])
+        )
+        if bound >= floor:
+            start, end = starts[b], starts[b + 1]
+            left, where = (left_0, left_1), (f, start)
+            _look_through(column, order[start:end], weights, n_first, left, totals, where, best, place)
+        left_0, left_1 = next_0, next_1
+
+
+@helper()
+def _look_through(column, order, weights, n_first, left, totals, where, best, place):
+    """Note the splits inside one bin."""
+    left_0, left_1 = left
+    before = column[order[0]]
+    for p in range(1, len(order)):
+        i = order[p - 1]
+        if i < n_first:
+            left_0 += weights[i]
+        else:
+            left_1 += weights[i]
+        value = column[order[p]]
+        if value > before + STEP:
+            quality = _quality(left_0, left_1, totals[0], totals[1])
+            _note(quality, where[0], where[1] + p, left_0, left_1, best, place)
+        before = value

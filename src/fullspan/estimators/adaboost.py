@@ -1,0 +1,610 @@
+"""AdaBoost: each estimator is fitted with more weight on the rows that those before it got wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Callable, Iterator
+from numbers import Integral, Real
+from typing import Any, ClassVar, NamedTuple, Self
+
+import numpy as np
+from scipy.special import softmax
+from sklearn.base import ClassifierMixin, RegressorMixin, _fit_context, is_regressor
+from sklearn.metrics import accuracy_score, r2_score
+from sklearn.utils import _safe_indexing, check_random_state
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils.metadata_routing import _raise_for_unsupported_routing, _RoutingNotSupportedMixin
+from sklearn.utils.validation import (
+    _check_sample_weight,
+    _num_samples,
+    check_is_fitted,
+    check_non_negative,
+    has_fit_parameter,
+    validate_data,
+)
+
+from fullspan.estimators.combining import Repeated
+from fullspan.estimators.stumps import Stumps
+from fullspan.estimators.tree.cart import DecisionTreeClassifier, DecisionTreeRegressor
+
+_LEAST_WEIGHT = np.finfo(np.float64).eps
+# Fits a new copy to weighted rows; returns it with what the loss needs to know of its predictions.
+_FitCopy = Callable[[np.ndarray], tuple[Any, np.ndarray]]
+
+
+class _Round(NamedTuple):
+    """What one estimator changes."""
+
+    estimator_weight: float
+    error: float
+    factors: np.ndarray | float  # of the rows' weights
+
+
+class _AdaBoost(_RoutingNotSupportedMixin, Repeated):  # type: ignore[misc]
+    """The loop of rounds; subclasses say what an error is."""
+
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        "estimator": [HasMethods(["fit", "predict"]), None],
+        "n_estimators": [Interval(Integral, 1, None, closed="left")],
+        "learning_rate": [Interval(Real, 0, None, closed="neither")],
+        "random_state": ["random_state"],
+    }
+
+    @_fit_context(prefer_skip_nested_validation=False)  # type: ignore[untyped-decorator]
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Fit the estimators, one after the other.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+        y : array-like of shape (n_samples,)
+        sample_weight : array-like of shape (n_samples,), optional
+            Weights to begin with; equal ones by default.
+
+        Returns
+        -------
+        self
+        """
+        _raise_for_unsupported_routing(self, "fit", sample_weight=sample_weight)
+        X, y = validate_data(
+            self,
+            X,
+            y,
+            accept_sparse=["csr", "csc"],
+            allow_nd=True,
+            dtype=None,
+            y_numeric=is_regressor(self),
+        )
+        weights = self._first_weights(X, sample_weight)
+        self.estimator_ = self._estimator_or_default()
+        self._check_estimator()
+        self.estimators_: list[Any] = []
+        self.estimator_weights_ = np.zeros(self.n_estimators)
+        self.estimator_errors_ = np.ones(self.n_estimators)
+        generator = check_random_state(self.random_state)
+        with self._fitting(X, y, weights > 0, generator) as fit_copy:
+            for index in range(self.n_estimators):
+                estimator, outcome = fit_copy(weights)
+                self.estimators_.append(estimator)
+                done = self._judge(weights, outcome)
+                if done is None:
+                    self._drop_last()
+                    break
+                self.estimator_weights_[index] = done.estimator_weight
+                self.estimator_errors_[index] = done.error
+                if done.error == 0 or index == self.n_estimators - 1:
+                    break
+                weights = _reweighted(weights, done.factors)
+                if not np.isfinite(weights).all():
+                    warnings.warn(
+                        f"Sample weights have reached infinite values, at iteration {index}, causing "
+                        "overflow. Iterations stopped. Try lowering the learning rate.",
+                        stacklevel=3,
+                    )
+                    break
+        return self
+
+    def _first_weights(self, X: Any, sample_weight: Any) -> np.ndarray:
+        weights = _check_sample_weight(sample_weight, X, dtype=np.float64, copy=True)
+        check_non_negative(weights, "`sample_weight`")
+        return _at_least(weights / weights.sum())
+
+    def staged_sample_weights(self, X: Any, y: Any, sample_weight: Any = None) -> Iterator[np.ndarray]:
+        """The rows' weights that each estimator was fitted with, worked out anew from the fitted estimators.
+
+        Parameters
+        ----------
+        X, y, sample_weight
+            What `fit` was given.
+
+        Yields
+        ------
+        ndarray of shape (n_samples,)
+            Weights that sum to one (but for those raised to the least weight).
+        """
+        check_is_fitted(self)
+        X = self._checked(X)
+        weights = self._first_weights(X, sample_weight)
+        for estimator in self.estimators_:
+            yield weights
+            done = self._judge(weights, self._outcome(estimator, X, np.asarray(y)))
+            if done is None:
+                return
+            weights = _reweighted(weights, done.factors)
+
+    def _checked(self, X: Any) -> Any:
+        return validate_data(
+            self, X, accept_sparse=["csr", "csc"], ensure_2d=True, allow_nd=True, dtype=None, reset=False
+        )
+
+    def _ready(self, X: Any) -> tuple[Any, dict[str, bool]]:
+        """Checked rows, and what tells trees that they need not be checked again for each of them."""
+        X = self._checked(X)
+        if isinstance(self.estimator_, DecisionTreeClassifier | DecisionTreeRegressor):
+            return self.estimators_[0]._validate_X_predict(X, check_input=True), {"check_input": False}
+        return X, {}
+
+    def staged_score(self, X: Any, y: Any, sample_weight: Any = None) -> Iterator[float]:
+        """The score after each round.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+        y : array-like of shape (n_samples,)
+        sample_weight : array-like of shape (n_samples,), optional
+
+        Yields
+        ------
+        float
+            Accuracy of a classifier, R² of a regressor.
+        """
+        X = self._checked(X)
+        for predicted in self.staged_predict(X):
+            yield self._score_of(y, predicted, sample_weight)
+
+    @property
+    def feature_importances_(self) -> np.ndarray:
+        """Mean of the estimators' importances, weighted as the estimators are: (n_features,)."""
+        if not getattr(self, "estimators_", None):
+            raise ValueError("Estimator not fitted, call `fit` before `feature_importances_`.")
+        try:
+            importances = [estimator.feature_importances_ for estimator in self.estimators_]
+        except AttributeError as error:
+            raise AttributeError(
+                "Unable to compute feature importances since estimator does not have a "
+                "feature_importances_ attribute"
+            ) from error
+        weights = self.estimator_weights_
+        total = sum(w * each for w, each in zip(weights, importances, strict=False))
+        return np.asarray(total / weights.sum())
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
+
+def _at_least(weights: np.ndarray) -> np.ndarray:
+    """Weights that are not zero, raised to the least one, so that no row is lost to underflow."""
+    return np.where(weights > 0, np.maximum(weights, _LEAST_WEIGHT), weights)
+
+
+def _reweighted(weights: np.ndarray, factors: np.ndarray | float) -> np.ndarray:
+    """Weights of sum one; NaN if they overflow."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        weights = np.where(weights > 0, weights * factors, 0.0)
+        total = weights.sum()
+        return _at_least(weights / (total if np.isfinite(total) else np.nan))
+
+
+class AdaBoostClassifier(ClassifierMixin, _AdaBoost):  # type: ignore[misc]
+    """Classifiers that are each fitted with more weight on what those before got wrong, and vote (SAMME).
+
+    Equal to scikit-learn's for the same `random_state`, given equal estimators. Stumps for two classes, the
+    default, are found from columns that are sorted once, on every usable core.
+
+    Parameters
+    ----------
+    estimator : estimator, optional
+        Its `fit` must take `sample_weight`. By default a `DecisionTreeClassifier` of depth one.
+    n_estimators : int
+        The most to fit; it stops sooner when one makes no error, or is no better than chance.
+    learning_rate : float
+        Shrinks each estimator's weight.
+    random_state : int, RandomState or None
+        Seeds each estimator.
+
+    Attributes
+    ----------
+    estimator_ : estimator
+        What is copied.
+    estimators_ : list of estimators
+    classes_ : ndarray of shape (n_classes,)
+    n_classes_ : int
+    estimator_weights_ : ndarray of shape (n_estimators,)
+        ``learning_rate * (log((1 - error) / error) + log(n_classes - 1))`` of each; 0 for those not fitted.
+    estimator_errors_ : ndarray of shape (n_estimators,)
+        Weighted error of each; 1 for those not fitted.
+    feature_importances_ : ndarray of shape (n_features,)
+    n_features_in_ : int
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+
+    Raises
+    ------
+    ValueError
+        In `fit`, for an estimator that takes no weights or whose first copy is no better than chance, and for
+        negative weights.
+
+    References
+    ----------
+    Y. Freund and R. E. Schapire, "A decision-theoretic generalization of on-line learning and an application
+    to boosting", 1997. J. Zhu, H. Zou, S. Rosset and T. Hastie, "Multi-class AdaBoost", 2009, algorithm 2
+    (SAMME).
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_breast_cancer
+    >>> from fullspan.estimators import AdaBoostClassifier
+    >>> X, y = load_breast_cancer(return_X_y=True)
+    >>> model = AdaBoostClassifier(n_estimators=30, random_state=0).fit(X, y)
+    >>> model.score(X, y) > 0.97
+    True
+    >>> weights = list(model.staged_sample_weights(X, y))  # of the rows, round by round
+    >>> len(weights), bool(weights[29].max() > 10 * weights[0].max())
+    (30, True)
+    """
+
+    def __init__(
+        self,
+        estimator: Any = None,
+        *,
+        n_estimators: int = 50,
+        learning_rate: float = 1.0,
+        random_state: Any = None,
+    ) -> None:
+        self.estimator = estimator
+        self.n_estimators = n_estimators
+        self.learning_rate = learning_rate
+        self.random_state = random_state
+
+    def _estimator_or_default(self) -> Any:
+        return DecisionTreeClassifier(max_depth=1) if self.estimator is None else self.estimator
+
+    def _check_estimator(self) -> None:
+        if not has_fit_parameter(self.estimator_, "sample_weight"):
+            raise ValueError(f"{type(self.estimator_).__name__} doesn't support sample_weight.")
+
+    @contextlib.contextmanager
+    def _fitting(
+        self, X: Any, y: np.ndarray, used: np.ndarray, generator: np.random.RandomState
+    ) -> Iterator[_FitCopy]:
+        stumps = Stumps.ready_for(self.estimator_, X, y, used)
+
+        def fit_copy(weights: np.ndarray) -> tuple[Any, np.ndarray]:
+            estimator = self._copy(generator)
+            wrong = None if stumps is None else stumps.fit(estimator, weights)
+            if wrong is None:
+                estimator.fit(X, y, sample_weight=weights)
+                wrong = self._outcome(estimator, X, y)
+            if not self.estimators_:
+                self.classes_: Any = estimator.classes_
+                self.n_classes_ = len(self.classes_)
+            return estimator, wrong
+
+        with stumps or contextlib.nullcontext():
+            yield fit_copy
+
+    def _outcome(self, estimator: Any, X: Any, y: np.ndarray) -> np.ndarray:
+        return np.asarray(estimator.predict(X) != y)
+
+    def _judge(self, weights: np.ndarray, wrong: np.ndarray) -> _Round | None:
+        error = float(np.average(wrong, weights=weights))
+        if error <= 0:
+            return _Round(1.0, 0.0, 1.0)
+        if error >= 1.0 - 1.0 / self.n_classes_:
+            return None
+        weight = self.learning_rate * (np.log((1.0 - error) / error) + np.log(self.n_classes_ - 1.0))
+        with np.errstate(over="ignore"):
+            return _Round(weight, error, np.where(wrong, np.exp(weight), 1.0))
+
+    def _drop_last(self) -> None:
+        self.estimators_.pop()
+        if not self.estimators_:
+            raise ValueError(
+                "BaseClassifier in AdaBoostClassifier ensemble is worse than random, ensemble can not be fit."
+            )
+
+    def _score_of(self, y: Any, predicted: np.ndarray, sample_weight: Any) -> float:
+        return float(accuracy_score(y, predicted, sample_weight=sample_weight))
+
+    def _votes(self, X: Any) -> Iterator[np.ndarray]:
+        """Sums of votes after each round, one array that changes: [n_samples, n_classes]."""
+        X, trusted = self._ready(X)
+        votes = np.zeros((_num_samples(X), self.n_classes_))
+        for estimator, weight in zip(self.estimators_, self.estimator_weights_, strict=False):
+            right = estimator.predict(X, **trusted)[:, None] == self.classes_
+            votes += np.where(right, weight, -weight / (self.n_classes_ - 1))
+            yield votes
+
+    def _decision(self, votes: np.ndarray, total: float) -> np.ndarray:
+        scores = votes / total
+        return scores[:, 1] - scores[:, 0] if self.n_classes_ == 2 else scores
+
+    def decision_function(self, X: Any) -> np.ndarray:
+        """Weighted votes for each class.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes), or (n_samples,) for two classes
+            Of two classes, positive where the second one has more.
+        """
+        check_is_fitted(self)
+        if self.n_classes_ == 1:
+            return np.zeros((_num_samples(self._checked(X)), 1))
+        for votes in self._votes(X):
+            last = votes
+        return self._decision(last, self.estimator_weights_.sum())
+
+    def staged_decision_function(self, X: Any) -> Iterator[np.ndarray]:
+        """`decision_function` after each round.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+
+        Yields
+        ------
+        ndarray of shape (n_samples, n_classes), or (n_samples,) for two classes
+        """
+        check_is_fitted(self)
+        for votes, total in zip(self._votes(X), np.cumsum(self.estimator_weights_), strict=False):
+            yield self._decision(votes, total)
+
+    def _labels(self, scores: np.ndarray) -> np.ndarray:
+        codes = scores > 0 if self.n_classes_ == 2 else scores.argmax(axis=1)
+        return np.asarray(self.classes_.take(codes, axis=0))
+
+    def predict(self, X: Any) -> np.ndarray:
+        """The label with most votes.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+        """
+        return self._labels(self.decision_function(X))
+
+    def staged_predict(self, X: Any) -> Iterator[np.ndarray]:
+        """`predict` after each round.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+
+        Yields
+        ------
+        ndarray of shape (n_samples,)
+        """
+        for scores in self.staged_decision_function(X):
+            yield self._labels(scores)
+
+    def _probabilities(self, scores: np.ndarray) -> np.ndarray:
+        """Equation 15 of Zhu et al."""
+        if self.n_classes_ == 2:
+            return np.asarray(softmax(np.column_stack([-scores, scores]) / 2, axis=1))
+        return np.asarray(softmax(scores / (self.n_classes_ - 1), axis=1))
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Probabilities from the votes, as if they were log-odds.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes)
+        """
+        scores = self.decision_function(X)
+        return np.ones((len(scores), 1)) if self.n_classes_ == 1 else self._probabilities(scores)
+
+    def staged_predict_proba(self, X: Any) -> Iterator[np.ndarray]:
+        """`predict_proba` after each round.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+
+        Yields
+        ------
+        ndarray of shape (n_samples, n_classes)
+        """
+        for scores in self.staged_decision_function(X):
+            yield self._probabilities(scores)
+
+    def predict_log_proba(self, X: Any) -> np.ndarray:
+        """Logarithm of `predict_proba`.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes)
+        """
+        return np.asarray(np.log(self.predict_proba(X)))
+
+
+class AdaBoostRegressor(RegressorMixin, _AdaBoost):  # type: ignore[misc]
+    """Regressors fitted to rows drawn with more weight on what those before missed most (AdaBoost.R2).
+
+    The prediction is the weighted median. Equal to scikit-learn's for the same `random_state`, given equal
+    estimators.
+
+    Parameters
+    ----------
+    estimator : estimator, optional
+        By default a `DecisionTreeRegressor` of depth three.
+    n_estimators : int
+        The most to fit; it stops sooner when one makes no error, or has an average loss of a half.
+    learning_rate : float
+        Shrinks each estimator's weight.
+    loss : {"linear", "square", "exponential"}
+        Of an error, as a share of the largest one.
+    random_state : int, RandomState or None
+        Seeds each estimator and draws the rows it is fitted to.
+
+    Attributes
+    ----------
+    estimator_ : estimator
+        What is copied.
+    estimators_ : list of estimators
+    estimator_weights_ : ndarray of shape (n_estimators,)
+        ``learning_rate * log((1 - error) / error)`` of each; 0 for those not fitted.
+    estimator_errors_ : ndarray of shape (n_estimators,)
+        Average loss of each; 1 for those not fitted.
+    feature_importances_ : ndarray of shape (n_features,)
+    n_features_in_ : int
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+
+    Raises
+    ------
+    ValueError
+        In `fit`, for negative weights.
+
+    References
+    ----------
+    H. Drucker, "Improving regressors using boosting techniques", 1997.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fullspan.estimators import AdaBoostRegressor
+    >>> X = np.linspace(0, 6, 200)[:, None]
+    >>> model = AdaBoostRegressor(random_state=0).fit(X, np.sin(X.ravel()))
+    >>> bool(abs(model.predict([[1.57]])[0] - 1) < 0.1)
+    True
+    """
+
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        **_AdaBoost._parameter_constraints,
+        "loss": [StrOptions({"linear", "square", "exponential"})],
+    }
+
+    def __init__(
+        self,
+        estimator: Any = None,
+        *,
+        n_estimators: int = 50,
+        learning_rate: float = 1.0,
+        loss: str = "linear",
+        random_state: Any = None,
+    ) -> None:
+        self.estimator = estimator
+        self.n_estimators = n_estimators
+        self.learning_rate = learning_rate
+        self.loss = loss
+        self.random_state = random_state
+
+    def _estimator_or_default(self) -> Any:
+        return DecisionTreeRegressor(max_depth=3) if self.estimator is None else self.estimator
+
+    def _check_estimator(self) -> None:
+        """Any regressor will do: rows are drawn by their weights."""
+
+    @contextlib.contextmanager
+    def _fitting(
+        self, X: Any, y: np.ndarray, used: np.ndarray, generator: np.random.RandomState
+    ) -> Iterator[_FitCopy]:
+        n = _num_samples(X)
+
+        def fit_copy(weights: np.ndarray) -> tuple[Any, np.ndarray]:
+            estimator = self._copy(generator)
+            rows = generator.choice(n, size=n, replace=True, p=weights)
+            estimator.fit(_safe_indexing(X, rows), _safe_indexing(y, rows))
+            return estimator, self._outcome(estimator, X, y)
+
+        yield fit_copy
+
+    def _outcome(self, estimator: Any, X: Any, y: np.ndarray) -> np.ndarray:
+        return np.abs(estimator.predict(X) - y)
+
+    def _judge(self, weights: np.ndarray, misses: np.ndarray) -> _Round | None:
+        losses = self._losses(misses, misses[weights > 0].max())
+        error = float((weights * losses).sum())
+        if error <= 0:
+            return _Round(1.0, 0.0, 1.0)
+        if error >= 0.5:
+            return None
+        beta = error / (1.0 - error)
+        return _Round(
+            self.learning_rate * np.log(1.0 / beta), error, beta ** ((1.0 - losses) * self.learning_rate)
+        )
+
+    def _losses(self, misses: np.ndarray, largest: float) -> np.ndarray:
+        # Rows without weight may miss by more than the largest of the others.
+        shares = np.minimum(misses / largest, 1.0) if largest != 0 else misses
+        if self.loss == "square":
+            shares = shares**2
+        elif self.loss == "exponential":
+            shares = 1.0 - np.exp(-shares)
+        return np.asarray(shares)
+
+    def _drop_last(self) -> None:
+        if len(self.estimators_) > 1:  # a poor one is better than none
+            self.estimators_.pop()
+
+    def _score_of(self, y: Any, predicted: np.ndarray, sample_weight: Any) -> float:
+        return float(r2_score(y, predicted, sample_weight=sample_weight))
+
+    def _predictions(self, X: Any) -> np.ndarray:
+        """[n_samples, n_estimators]."""
+        X, trusted = self._ready(X)
+        return np.array([estimator.predict(X, **trusted) for estimator in self.estimators_]).T
+
+    def _median(self, predictions: np.ndarray) -> np.ndarray:
+        """Each row's weighted median of predictions: the first that half of the weight does not exceed."""
+        order = np.argsort(predictions, axis=1)
+        reached = np.cumsum(self.estimator_weights_[order], axis=1)
+        middle = (reached >= 0.5 * reached[:, -1:]).argmax(axis=1)
+        rows = np.arange(len(predictions))
+        return np.asarray(predictions[rows, order[rows, middle]])
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Weighted median of the estimators' predictions.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+        """
+        check_is_fitted(self)
+        return self._median(self._predictions(X))
+
+    def staged_predict(self, X: Any) -> Iterator[np.ndarray]:
+        """`predict` after each round.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+
+        Yields
+        ------
+        ndarray of shape (n_samples,)
+        """
+        check_is_fitted(self)
+        predictions = self._predictions(X)
+        for count in range(1, len(self.estimators_) + 1):
+            yield self._median(predictions[:, :count])
