@@ -235,6 +235,23 @@ class TreeEnsemble(Saveable):
         self._for_blocks(X, find, n_threads)
         return out
 
+    def importances(self, kind: str) -> NDArray[np.float64]:
+        """How much each feature is used.
+
+        Parameters
+        ----------
+        kind : {"weight", "gain", "cover", "total_gain", "total_cover"}
+            The number of splits; their mean or total gain; their mean or total cover.
+        """
+        inner = self.left >= 0
+        feature = self.feature[inner]
+        count = np.bincount(feature, minlength=self.n_features).astype(np.float64)
+        if kind == "weight":
+            return count
+        amount = self.gain[inner] if kind.endswith("gain") else self.cover[inner]
+        total = np.bincount(feature, weights=amount, minlength=self.n_features)
+        return total if kind.startswith("total_") else total / np.maximum(count, 1)
+
     def _routing(self) -> tuple[NDArray[Any], ...]:
         return (
             self.left, self.right, self.feature, self.threshold, self.default_left,
@@ -246,17 +263,11 @@ class TreeEnsemble(Saveable):
     ) -> None:
         if X.shape[1] != self.n_features:
             raise ValueError(f"X has {X.shape[1]} features, but the trees were made for {self.n_features}")
-        sparse = X.tocsr() if sp.issparse(X) else None
+        X = X.tocsr() if sp.issparse(X) else X
 
         def run(start: int) -> None:
             rows = slice(start, min(start + _BLOCK, X.shape[0]))
-            block = X[rows] if sparse is None else densified(sparse[rows])
-            block = np.ascontiguousarray(block, np.float32)
-            if self.zero_is_missing is not None:
-                # LightGBM takes what is this small for zero.
-                zero = (np.abs(block) <= np.float32(1e-35)) & self.zero_is_missing
-                block = np.where(zero, np.float32(np.nan), block)
-            work(block, rows)
+            work(dense_rows(X, rows, self.zero_is_missing), rows)
 
         starts = range(0, X.shape[0], _BLOCK)
         if len(starts) <= 1:
@@ -265,6 +276,17 @@ class TreeEnsemble(Saveable):
             return
         with ThreadPoolExecutor(n_threads or usable_cores()) as pool:
             list(pool.map(run, starts))
+
+
+def dense_rows(X: Any, rows: slice, zero_is_missing: NDArray[np.bool_] | None) -> NDArray[np.float32]:
+    """Rows of an array or csr matrix as the kernels take them."""
+    block = densified(X[rows]) if sp.issparse(X) else X[rows]
+    block = np.ascontiguousarray(block, np.float32)
+    if zero_is_missing is None:
+        return block
+    # LightGBM takes what is this small for zero.
+    zero = (np.abs(block) <= np.float32(1e-35)) & zero_is_missing
+    return np.where(zero, np.float32(np.nan), block)
 
 
 def densified(X: Any) -> NDArray[np.float32]:

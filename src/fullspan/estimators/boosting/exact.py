@@ -171,7 +171,9 @@ class _Growth:
         self.node = np.zeros(grower.n, dtype=np.int32)
         monotone = grower.config.monotone
         self.constrained = monotone is not None and bool(np.any(monotone))
-        self.monotone = np.zeros(grower.n_features, np.int8) if monotone is None else monotone
+        self.monotone = np.zeros(grower.n_features, np.int8)
+        if monotone is not None:
+            self.monotone[:] = monotone
         self.tree_features = _sample(random, np.arange(grower.n_features), grower.config.colsample_bytree)
         self.regularisation = (
             float(grower.config.reg_lambda),

@@ -1,0 +1,43 @@
+"""tree_method="approx": new bins for each tree, at quantiles that the hessians weigh."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fullspan.estimators.binning import Binner
+from fullspan.estimators.boosting.hist import GrowConfig, HistGrower, TreeArrays
+
+
+class ApproxGrower:
+    """Grows one tree at a time on one training set; the interface is `HistGrower`'s.
+
+    Parameters
+    ----------
+    config : GrowConfig
+    X : float32 array of shape (n_samples, n_features)
+    max_bins : int
+    categorical : bool array of shape (n_features,)
+
+    References
+    ----------
+    T. Chen, C. Guestrin, "XGBoost: a scalable tree boosting system", KDD 2016, section 3.3.
+    """
+
+    def __init__(
+        self, config: GrowConfig, X: NDArray[np.float32], max_bins: int, categorical: NDArray[np.bool_]
+    ) -> None:
+        self.config, self.X, self.max_bins, self.categorical = config, X, max_bins, categorical
+
+    def grow(
+        self, g: NDArray[np.float32], h: NDArray[np.float32], round: int
+    ) -> tuple[TreeArrays, NDArray[Any]]:
+        """One tree, and the leaf of each row."""
+        weight = h if h.any() else None
+        binner = Binner.fit(
+            self.X, self.max_bins, weight, self.categorical, self.config.n_threads, self.config.seed
+        )
+        with HistGrower(self.config, binner, self.X) as grower:
+            return grower.grow(g, h, round)
