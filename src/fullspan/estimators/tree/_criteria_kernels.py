@@ -15,10 +15,20 @@ from fullspan.estimators.tree._records import (
     ABSOLUTE,
     ENTROPY,
     GINI,
+    IN_LEFT,
+    IN_RIGHT,
+    LEFT_ERRORS,
+    LEFT_MEDIANS,
     POISSON,
     POSITION,
+    RIGHT_ERRORS,
+    RIGHT_MEDIANS,
+    SORTED_Y,
     SQUARED,
     SQUARES,
+    TOTAL,
+    TREE_WEIGHT,
+    TREE_WEIGHTED_Y,
     WEIGHT,
     WEIGHT_LEFT,
     WEIGHT_RIGHT,
@@ -30,100 +40,100 @@ _LOG_2 = math.log(2.0)
 
 
 @helper()
-def is_classification(criterion):
-    return criterion == GINI or criterion == ENTROPY
-
-
-@helper()
-def begin_node(criterion, targets, work, start, end):
-    """Sum up the rows of a node; all of them stand in the right child."""
-    total, scalars = work.total, work.scalars
-    total[:] = 0.0
+def sum_up(criterion, targets, work, start, end):
+    """Sum up the rows of a node."""
+    sums, scalars = work.sums, work.scalars
+    for k in range(sums.shape[1]):
+        for c in range(sums.shape[2]):
+            sums[TOTAL, k, c] = 0.0
     weight = 0.0
     squares = 0.0
-    n_outputs = targets.y.shape[1]
     for p in range(start, end):
         i = work.samples[p]
         w = targets.weight[i]
-        if is_classification(criterion):
-            for k in range(n_outputs):
-                total[k, targets.codes[i, k]] += w
-        elif criterion != ABSOLUTE:
-            for k in range(n_outputs):
-                y = targets.y[i, k]
-                total[k, 0] += w * y
+        for k in range(sums.shape[1]):
+            y = targets.y[i, k]
+            if criterion <= ENTROPY:
+                sums[TOTAL, k, int(y)] += w
+            else:
+                sums[TOTAL, k, 0] += w * y
                 squares += w * y * y
         weight += w
     scalars[WEIGHT] = weight
     scalars[SQUARES] = squares
-    reset(criterion, targets, work, start, end)
 
 
 @helper()
 def reset(criterion, targets, work, start, end):
-    """Move all rows back to the right child."""
+    """Move all rows back to the right child. To be called again when the rows' order has changed."""
     work.scalars[WEIGHT_LEFT] = 0.0
     work.scalars[WEIGHT_RIGHT] = work.scalars[WEIGHT]
     work.scalars[POSITION] = start
     if criterion == ABSOLUTE:
         _prepare_absolute(targets, work, start, end)
-    else:
-        work.left[:] = 0.0
-        work.right[:] = work.total
+        return
+    sums = work.sums
+    for k in range(sums.shape[1]):
+        for c in range(sums.shape[2]):
+            sums[IN_LEFT, k, c] = 0.0
+            sums[IN_RIGHT, k, c] = sums[TOTAL, k, c]
 
 
 @helper()
 def move_to(criterion, targets, work, end, new):
     """Let the rows before position `new` be the left child."""
-    left, total, scalars = work.left, work.total, work.scalars
+    sums, scalars = work.sums, work.scalars
     weight_left = scalars[WEIGHT_LEFT]
     first, last, sign = int(scalars[POSITION]), new, 1.0
     # From whichever side is nearer.
     backwards = criterion != ABSOLUTE and new - first > end - new
     if backwards:
-        left[:] = total
+        for k in range(sums.shape[1]):
+            for c in range(sums.shape[2]):
+                sums[IN_LEFT, k, c] = sums[TOTAL, k, c]
         weight_left = scalars[WEIGHT]
         first, last, sign = new, end, -1.0
-    n_outputs = targets.y.shape[1]
     for step in range(last - first):
         i = work.samples[last - 1 - step if backwards else first + step]
         w = sign * targets.weight[i]
-        if is_classification(criterion):
-            for k in range(n_outputs):
-                left[k, targets.codes[i, k]] += w
-        elif criterion != ABSOLUTE:
-            for k in range(n_outputs):
-                left[k, 0] += w * targets.y[i, k]
+        if criterion != ABSOLUTE:
+            for k in range(sums.shape[1]):
+                y = targets.y[i, k]
+                if criterion <= ENTROPY:
+                    sums[IN_LEFT, k, int(y)] += w
+                else:
+                    sums[IN_LEFT, k, 0] += w * y
         weight_left += w
     scalars[WEIGHT_LEFT] = weight_left
     scalars[WEIGHT_RIGHT] = scalars[WEIGHT] - weight_left
-    if criterion != ABSOLUTE:
-        for k in range(total.shape[0]):
-            for c in range(total.shape[1]):
-                work.right[k, c] = total[k, c] - left[k, c]
     scalars[POSITION] = new
+    for k in range(sums.shape[1]):
+        for c in range(sums.shape[2]):
+            sums[IN_RIGHT, k, c] = sums[TOTAL, k, c] - sums[IN_LEFT, k, c]
 
 
 @helper()
 def proxy(criterion, targets, work, start, end):
     """Grows with the impurity that the split removes; cheaper where the criterion allows."""
-    left, right, scalars = work.left, work.right, work.scalars
+    sums, scalars = work.sums, work.scalars
+    weight_left, weight_right = scalars[WEIGHT_LEFT], scalars[WEIGHT_RIGHT]
+    part_left, part_right = 0.0, 0.0
     if criterion == SQUARED:
-        squares_left, squares_right = 0.0, 0.0
-        for k in range(left.shape[0]):
-            squares_left += left[k, 0] * left[k, 0]
-            squares_right += right[k, 0] * right[k, 0]
-        return squares_left / scalars[WEIGHT_LEFT] + squares_right / scalars[WEIGHT_RIGHT]
+        for k in range(sums.shape[1]):
+            part_left += sums[IN_LEFT, k, 0] * sums[IN_LEFT, k, 0]
+            part_right += sums[IN_RIGHT, k, 0] * sums[IN_RIGHT, k, 0]
+        return part_left / weight_left + part_right / weight_right
     if criterion == POISSON:
-        deviance_left, deviance_right = 0.0, 0.0
-        for k in range(left.shape[0]):
-            if left[k, 0] <= _TINY or right[k, 0] <= _TINY:
+        for k in range(sums.shape[1]):
+            left, right = sums[IN_LEFT, k, 0], sums[IN_RIGHT, k, 0]
+            if left <= _TINY or right <= _TINY:
                 return -np.inf
-            deviance_left -= left[k, 0] * _log2(left[k, 0] / scalars[WEIGHT_LEFT])
-            deviance_right -= right[k, 0] * _log2(right[k, 0] / scalars[WEIGHT_RIGHT])
-        return -deviance_left - deviance_right
-    impurity_left, impurity_right = children_impurities(criterion, targets, work, start, end)
-    return -scalars[WEIGHT_RIGHT] * impurity_right - scalars[WEIGHT_LEFT] * impurity_left
+            part_left -= left * _log2(left / weight_left)
+            part_right -= right * _log2(right / weight_right)
+        return -part_left - part_right
+    impurity_left = impurity(criterion, targets, work, IN_LEFT, start, end)
+    impurity_right = impurity(criterion, targets, work, IN_RIGHT, start, end)
+    return -weight_right * impurity_right - weight_left * impurity_left
 
 
 @helper()
@@ -132,99 +142,67 @@ def _log2(x):
 
 
 @helper()
-def node_impurity(criterion, targets, work, start, end):
-    """Of the rows that `begin_node` summed up."""
-    weight, n_outputs = work.scalars[WEIGHT], targets.y.shape[1]
+def impurity(criterion, targets, work, side, start, end):
+    """Of the node (`side` is TOTAL), whose rows stand from `start` to `end`, or of one of its children."""
+    sums, scalars, n_outputs = work.sums, work.scalars, work.sums.shape[1]
+    weight = scalars[side]  # WEIGHT, WEIGHT_LEFT and WEIGHT_RIGHT go by the same numbers
+    total = 0.0
     if criterion == GINI:
-        return gini(work.total, weight, targets.n_classes)
+        for k in range(n_outputs):
+            squares = 0.0
+            for c in range(targets.n_classes[k]):
+                squares += sums[side, k, c] * sums[side, k, c]
+            total += 1.0 - squares / (weight * weight)
+        return total / n_outputs
     if criterion == ENTROPY:
-        return entropy(work.total, weight, targets.n_classes)
+        for k in range(n_outputs):
+            for c in range(targets.n_classes[k]):
+                if sums[side, k, c] > 0.0:
+                    share = sums[side, k, c] / weight
+                    total -= share * _log2(share)
+        return total / n_outputs
     if criterion == SQUARED:
-        return variance(work.total, weight, work.scalars[SQUARES])
+        return _variance(targets, work, side, weight, start)
     if criterion == POISSON:
-        return _poisson_loss(targets, work, start, end, work.total, weight)
-    return work.absolute.right_errors[start] / (weight * n_outputs)
-
-
-@helper()
-def children_impurities(criterion, targets, work, start, end):
-    """Of the left and the right child."""
-    scalars = work.scalars
+        return _poisson_loss(targets, work, side, weight, start, end)
     position = int(scalars[POSITION])
-    weight_left, weight_right = scalars[WEIGHT_LEFT], scalars[WEIGHT_RIGHT]
-    if criterion == GINI:
-        return (
-            gini(work.left, weight_left, targets.n_classes),
-            gini(work.right, weight_right, targets.n_classes),
-        )
-    if criterion == ENTROPY:
-        return (
-            entropy(work.left, weight_left, targets.n_classes),
-            entropy(work.right, weight_right, targets.n_classes),
-        )
-    if criterion == SQUARED:
-        squares = 0.0
-        for p in range(start, position):
+    if side == IN_LEFT:
+        total = work.absolute[LEFT_ERRORS, position - 1] if position > start else 0.0
+    else:
+        total = work.absolute[RIGHT_ERRORS, start if side == TOTAL else position]
+    return total / (weight * n_outputs)
+
+
+@helper()
+def _variance(targets, work, side, weight, start):
+    squares = work.scalars[SQUARES]
+    n_outputs = work.sums.shape[1]
+    if side != TOTAL:
+        # The right child's squares are what the left one leaves.
+        in_left = 0.0
+        for p in range(start, int(work.scalars[POSITION])):
             i = work.samples[p]
-            for k in range(targets.y.shape[1]):
-                squares += targets.weight[i] * targets.y[i, k] * targets.y[i, k]
-        return (
-            variance(work.left, weight_left, squares),
-            variance(work.right, weight_right, scalars[SQUARES] - squares),
-        )
-    if criterion == POISSON:
-        return (
-            _poisson_loss(targets, work, start, position, work.left, weight_left),
-            _poisson_loss(targets, work, position, end, work.right, weight_right),
-        )
-    n_outputs = targets.y.shape[1]
-    errors_left, errors_right = 0.0, 0.0
-    if position > start:
-        errors_left = work.absolute.left_errors[position - 1]
-    if position < end:
-        errors_right = work.absolute.right_errors[position]
-    return errors_left / (weight_left * n_outputs), errors_right / (weight_right * n_outputs)
-
-
-@helper()
-def gini(sums, weight, n_classes):
-    total = 0.0
-    for k in range(len(n_classes)):
-        squares = 0.0
-        for c in range(n_classes[k]):
-            squares += sums[k, c] * sums[k, c]
-        total += 1.0 - squares / (weight * weight)
-    return total / len(n_classes)
-
-
-@helper()
-def entropy(sums, weight, n_classes):
-    total = 0.0
-    for k in range(len(n_classes)):
-        for c in range(n_classes[k]):
-            if sums[k, c] > 0.0:
-                share = sums[k, c] / weight
-                total -= share * _log2(share)
-    return total / len(n_classes)
-
-
-@helper()
-def variance(sums, weight, squares):
+            for k in range(n_outputs):
+                in_left += targets.weight[i] * targets.y[i, k] * targets.y[i, k]
+        squares = in_left if side == IN_LEFT else squares - in_left
     total = squares / weight
-    for k in range(sums.shape[0]):
-        mean = sums[k, 0] / weight
+    for k in range(n_outputs):
+        mean = work.sums[side, k, 0] / weight
         total -= mean * mean
-    return total / sums.shape[0]
+    return total / n_outputs
 
 
 @helper()
-def _poisson_loss(targets, work, first, last, sums, weight):
-    n_outputs = targets.y.shape[1]
+def _poisson_loss(targets, work, side, weight, start, end):
+    n_outputs = work.sums.shape[1]
+    position = int(work.scalars[POSITION])
+    first = position if side == IN_RIGHT else start
+    last = position if side == IN_LEFT else end
     loss = 0.0
     for k in range(n_outputs):
-        if sums[k, 0] <= _TINY:
+        if work.sums[side, k, 0] <= _TINY:
             return np.inf
-        mean = sums[k, 0] / weight
+        mean = work.sums[side, k, 0] / weight
         for p in range(first, last):
             i = work.samples[p]
             y = targets.y[i, k]
@@ -234,112 +212,106 @@ def _poisson_loss(targets, work, first, last, sums, weight):
 
 
 @helper()
-def node_value(criterion, targets, work, value):
-    """Write the node's prediction: fractions of the classes, means or medians."""
-    for k in range(value.shape[0]):
-        if criterion == ABSOLUTE:
-            value[k, 0] = work.absolute.medians[k]
-        else:
-            for c in range(targets.n_classes[k]):
-                value[k, c] = work.total[k, c] / work.scalars[WEIGHT]
-
-
-@helper()
-def clip_value(criterion, value, lower, upper):
-    """Keep the value of a node under a monotonic constraint within its bounds."""
-    if value[0, 0] < lower:
-        value[0, 0] = lower
-    elif value[0, 0] > upper:
-        value[0, 0] = upper
-    if is_classification(criterion):
-        value[0, 1] = 1.0 - value[0, 0]
+def child_value(criterion, work, side):
+    """Prediction of a child, for the single output that monotonic constraints allow."""
+    if criterion == ABSOLUTE:
+        position = int(work.scalars[POSITION])
+        if side == IN_LEFT:
+            return work.absolute[LEFT_MEDIANS, position - 1]
+        return work.absolute[RIGHT_MEDIANS, position]
+    return work.sums[side, 0, 0] / work.scalars[side]
 
 
 @helper()
 def middle_value(criterion, work):
-    """Halfway between the children's values: the bound that a monotonic split gives both."""
-    scalars = work.scalars
+    """Halfway between the children's predictions: the bound that a monotonic split gives both."""
     if criterion == ABSOLUTE:
-        position = int(scalars[POSITION])
-        return (work.absolute.left_medians[position - 1] + work.absolute.right_medians[position]) / 2
-    return work.left[0, 0] / (2 * scalars[WEIGHT_LEFT]) + work.right[0, 0] / (2 * scalars[WEIGHT_RIGHT])
+        return (child_value(criterion, work, IN_LEFT) + child_value(criterion, work, IN_RIGHT)) / 2
+    scalars = work.scalars
+    left = work.sums[IN_LEFT, 0, 0] / (2 * scalars[WEIGHT_LEFT])
+    return left + work.sums[IN_RIGHT, 0, 0] / (2 * scalars[WEIGHT_RIGHT])
 
 
 @helper()
-def is_monotonic(criterion, work, sign, lower, upper):
-    """Whether the children's values respect the constraint and the bounds from above."""
-    scalars = work.scalars
-    if criterion == ABSOLUTE:
-        position = int(scalars[POSITION])
-        left = work.absolute.left_medians[position - 1]
-        right = work.absolute.right_medians[position]
-    else:
-        left = work.left[0, 0] / scalars[WEIGHT_LEFT]
-        right = work.right[0, 0] / scalars[WEIGHT_RIGHT]
-    return (
-        left >= lower and right >= lower and left <= upper and right <= upper and (left - right) * sign <= 0
-    )
+def write_value(rules, targets, work, value, lower, upper):
+    """Write a node's prediction, [n_outputs * max_n_classes]: fractions of the classes, means or medians."""
+    width = work.sums.shape[2]
+    for k in range(work.sums.shape[1]):
+        for c in range(targets.n_classes[k]):
+            value[k * width + c] = work.sums[TOTAL, k, c]
+            if rules.criterion != ABSOLUTE:
+                value[k * width + c] /= work.scalars[WEIGHT]
+    if len(rules.monotonic):
+        value[0] = min(max(value[0], lower), upper)
+        if rules.criterion <= ENTROPY:
+            value[1] = 1.0 - value[0]
 
 
 @helper()
 def _prepare_absolute(targets, work, start, end):
-    """Absolute errors and medians of every prefix and suffix of the node's rows."""
-    state = work.absolute
+    """Absolute errors and medians of every prefix and suffix of the node's rows.
+
+    The node's own medians are left where other criteria have their sums.
+    """
+    state, ranks = work.absolute, work.absolute_ranks
     n = end - start
-    state.left_errors[start:end] = 0.0
-    state.right_errors[start:end] = 0.0
-    for k in range(targets.y.shape[1]):
+    for p in range(start, end):
+        state[LEFT_ERRORS, p] = 0.0
+        state[RIGHT_ERRORS, p] = 0.0
+    for k in range(work.sums.shape[1]):
         for p in range(n):
-            state.sorted_y[p] = targets.y[work.samples[start + p], k]
-            state.sorted_rows[p] = p
-        introsort(state.sorted_y, state.sorted_rows, 0, n, work.stack)
+            state[SORTED_Y, p] = targets.y[work.samples[start + p], k]
+            ranks[1, p] = p
+        introsort(state[SORTED_Y], ranks[1], np.int64(0), n, work.stack)
         for p in range(n):
-            state.ranks[start + state.sorted_rows[p]] = p
-        _running_medians(targets, work, start, 1, n, state.left_errors, state.left_medians)
-        _running_medians(targets, work, end - 1, -1, n, state.right_errors, state.right_medians)
-        state.medians[k] = state.right_medians[start]
+            ranks[0, start + ranks[1, p]] = p
+        for side in range(2):
+            _running_medians(targets, work, start, n, side)
+        work.sums[TOTAL, k, 0] = state[RIGHT_MEDIANS, start]
 
 
 @helper()
-def _running_medians(targets, work, first, step, n, errors, medians):
-    """Add rows one by one to a Fenwick tree over their ranks and read the weighted median from it."""
+def _running_medians(targets, work, start, n, side):
+    """Add rows one by one to a Fenwick tree over their ranks and read the weighted median from it.
+
+    From the first row on for side 0, errors of the left child; from the last one back for side 1.
+    """
     state = work.absolute
-    weights, weighted = state.tree_weight, state.tree_weighted_y
-    weights[: n + 1] = 0.0
-    weighted[: n + 1] = 0.0
+    for node in range(n + 1):
+        state[TREE_WEIGHT, node] = 0.0
+        state[TREE_WEIGHTED_Y, node] = 0.0
     half_size = 1
     while half_size * 2 <= n:
         half_size *= 2
     total, total_weighted = 0.0, 0.0
-    p = first
-    for _ in range(n):
+    for step in range(n):
+        p = start + n - 1 - step if side else start + step
         w = targets.weight[work.samples[p]]
-        rank = state.ranks[p]
-        wy = w * state.sorted_y[rank]
+        rank = work.absolute_ranks[0, p]
+        wy = w * state[SORTED_Y, rank]
         node = rank + 1
         while node <= n:
-            weights[node] += w
-            weighted[node] += wy
+            state[TREE_WEIGHT, node] += w
+            state[TREE_WEIGHTED_Y, node] += wy
             node += node & -node
         total += w
         total_weighted += wy
-        at, before, weight_left, weighted_left = _search(weights, weighted, n, half_size, 0.5 * total)
-        median = state.sorted_y[at]
+        at, before, weight_left, weighted_left = _search(state, n, half_size, 0.5 * total)
+        median = state[SORTED_Y, at]
         if at != before:
-            median = (state.sorted_y[before] + state.sorted_y[at]) / 2
-        medians[p] = median
-        errors[p] += ((total_weighted - weighted_left) - median * (total - weight_left)) + (
-            median * weight_left - weighted_left
-        )
-        p += step
+            median = (state[SORTED_Y, before] + state[SORTED_Y, at]) / 2
+        state[LEFT_MEDIANS + side, p] = median
+        above = (total_weighted - weighted_left) - median * (total - weight_left)
+        state[LEFT_ERRORS + side, p] += above + (median * weight_left - weighted_left)
 
 
 @helper()
-def _search(weights, weighted, n, half_size, target):
+def _search(state, n, half_size, target):
     """The rank where the running weight passes `target`, and the last rank before it.
 
     The two differ when the running weight meets `target` exactly. Also the sums before the first.
     """
+    weights, weighted = state[TREE_WEIGHT], state[TREE_WEIGHTED_Y]
     at, weight_left, weighted_left = 0, 0.0, 0.0
     bit = half_size
     while bit:

@@ -6,15 +6,10 @@ from __future__ import annotations
 import numpy as np
 
 from fullspan.core.kernels import helper, kernel
-from fullspan.estimators.tree._criteria_kernels import (
-    begin_node,
-    clip_value,
-    middle_value,
-    node_impurity,
-    node_value,
-)
+from fullspan.estimators.tree._category_kernels import write_bits
+from fullspan.estimators.tree._criteria_kernels import impurity, middle_value, reset, sum_up, write_value
 from fullspan.estimators.tree._ordering_kernels import part_presorted
-from fullspan.estimators.tree._records import WEIGHT
+from fullspan.estimators.tree._records import TOTAL, WEIGHT
 from fullspan.estimators.tree._split_kernels import find_split
 
 _EPSILON = np.finfo(np.float64).eps
@@ -25,12 +20,14 @@ _UNDEFINED = -2
 @helper()
 def _doubled(array):
     larger = np.zeros((2 * array.shape[0], array.shape[1]), array.dtype)
-    larger[: array.shape[0]] = array
+    for i in range(array.shape[0]):
+        for j in range(array.shape[1]):
+            larger[i, j] = array[i, j]
     return larger
 
 
 # Columns of the arrays that the kernels return: a node's integers and its floats.
-LEFT, RIGHT, FEATURE, N_SAMPLES, MISSING_LEFT = range(5)
+LEFT, RIGHT, FEATURE, N_SAMPLES, MISSING_LEFT, N_WORDS = range(6)
 THRESHOLD, IMPURITY, NODE_WEIGHT = range(3)
 
 
@@ -68,181 +65,107 @@ def _cannot_split(rules, depth, n, impurity):
     )
 
 
-@helper()
-def _child_bounds(sign, lower, upper, middle):
-    """(lower, upper) of the left and of the right child, of a split on a feature with this constraint."""
-    if sign == 0:
-        return lower, upper, lower, upper
-    if sign > 0:
-        return lower, middle, middle, upper
-    return middle, upper, lower, middle
-
-
-@helper()
-def _write_value(rules, targets, work, values, node, lower, upper):
-    value = values[node].reshape(work.total.shape)
-    node_value(rules.criterion, targets, work, value)
-    if len(rules.monotonic):
-        clip_value(rules.criterion, value, lower, upper)
-
-
-@helper()
-def _settle(columns, targets, rules, work, start, end, depth, is_root, impurity, lower, upper, n_constant):
-    """Look at one node: its impurity, whether it is a leaf, and its split as `find_split` returns it."""
-    begin_node(rules.criterion, targets, work, start, end)
-    if is_root:
-        impurity = node_impurity(rules.criterion, targets, work, start, end)
-    weight = work.scalars[WEIGHT]
-    is_leaf = _cannot_split(rules, depth, end - start, impurity) or weight < 2 * rules.min_weight_leaf
-    split = (end, 0, 0.0, False, -np.inf, np.inf, np.inf, n_constant)
-    if not is_leaf:
-        split = find_split(columns, targets, rules, work, start, end, impurity, lower, upper, n_constant)
-        is_leaf = split[0] >= end or split[4] + _EPSILON < rules.min_impurity_decrease
-    return impurity, weight, is_leaf, split
-
-
 @kernel()
-def grow_depth_first(columns, targets, rules, work, n_samples):
-    """Split nodes, left child first, until no node can be.
+def grow_tree(columns, targets, rules, work, n_rows):
+    """Split nodes until none can be: depth first, left before right, or the most improving node first.
 
-    Returns (integers [node_count, 5], floats [node_count, 3], values [node_count, outputs * classes]).
+    Returns (integers [node_count, 6], floats [node_count, 3], values [node_count, outputs * classes], words
+    uint64: the bits of the categorical splits, one after the other).
     """
-    integers = np.zeros((64, 5), np.int64)
-    floats = np.zeros((64, 3), np.float64)
-    values = np.zeros((64, work.total.size), np.float64)
-    # A node to come: start, end, depth, parent, is left, constant features; impurity, lower, upper.
-    waiting = np.zeros((64, 6), np.int64)
-    bounds = np.zeros((64, 3), np.float64)
-    _wait(waiting, bounds, 0, (0, n_samples, 0, _UNDEFINED, 0, 0), (np.inf, -np.inf, np.inf))
-    n_waiting, node_count = 1, 0
-    while n_waiting:
-        n_waiting -= 1
-        start, end, depth = waiting[n_waiting, 0], waiting[n_waiting, 1], waiting[n_waiting, 2]
-        parent, is_left = waiting[n_waiting, 3], waiting[n_waiting, 4]
-        lower, upper = bounds[n_waiting, 1], bounds[n_waiting, 2]
-        impurity, weight, is_leaf, split = _settle(
-            columns,
-            targets,
-            rules,
-            work,
-            start,
-            end,
-            depth,
-            node_count == 0,
-            bounds[n_waiting, 0],
-            lower,
-            upper,
-            waiting[n_waiting, 5],
-        )
-        position, feature, _, _, _, impurity_left, impurity_right, n_constant = split
-        node = node_count
-        node_count += 1
-        if node_count > integers.shape[0]:
-            integers, floats, values = _doubled(integers), _doubled(floats), _doubled(values)
-        _write_node(integers, floats, node, parent, is_left, is_leaf, split, impurity, end - start, weight)
-        _write_value(rules, targets, work, values, node, lower, upper)
-        if is_leaf:
+    integers, floats = np.zeros((64, 6), np.int64), np.zeros((64, 3), np.float64)
+    values = np.zeros((64, work.sums.shape[1] * work.sums.shape[2]), np.float64)
+    words, n_words = np.zeros((64, 1), np.uint64), 0
+    # Nodes to look at: start, end, depth, parent, is left, constant features; impurity, lower, upper.
+    waiting, bounds = np.zeros((64, 6), np.int64), np.zeros((64, 3), np.float64)
+    # Nodes that were looked at and may be split, by number: start, end, position, depth, can be split;
+    # impurities of the children, improvement, lower, upper, middle value.
+    places, figures = np.zeros((64, 5), np.int64), np.zeros((64, 6), np.float64)
+    heap = np.zeros((64, 1), np.int64)
+    best_first = rules.max_leaf_nodes >= 0
+    waiting[0, 1], waiting[0, 3] = n_rows, _UNDEFINED
+    bounds[0, 0], bounds[0, 1], bounds[0, 2] = np.inf, -np.inf, np.inf
+    n_waiting, n_heap, node_count, splits_left = 1, 0, 0, rules.max_leaf_nodes - 1
+    while n_waiting or n_heap:
+        if n_waiting:
+            n_waiting -= 1
+            start, end, depth = waiting[n_waiting, 0], waiting[n_waiting, 1], waiting[n_waiting, 2]
+            parent, is_left, n_constant = waiting[n_waiting, 3], waiting[n_waiting, 4], waiting[n_waiting, 5]
+            impurity_here, lower, upper = bounds[n_waiting, 0], bounds[n_waiting, 1], bounds[n_waiting, 2]
+            sum_up(rules.criterion, targets, work, start, end)
+            reset(rules.criterion, targets, work, start, end)
+            if node_count == 0:
+                impurity_here = impurity(rules.criterion, targets, work, TOTAL, start, end)
+            weight = work.scalars[WEIGHT]
+            is_leaf = (
+                _cannot_split(rules, depth, end - start, impurity_here) or weight < 2 * rules.min_weight_leaf
+            )
+            split = (end, np.int64(0), 0.0, False, -np.inf, np.inf, np.inf, n_constant)
+            if not is_leaf:
+                split = find_split(
+                    columns, targets, rules, work, start, end, impurity_here, lower, upper, n_constant
+                )
+                is_leaf = split[0] >= end or split[4] + _EPSILON < rules.min_impurity_decrease
+            node = node_count
+            node_count += 1
+            if node_count > integers.shape[0]:
+                integers, floats, values = _doubled(integers), _doubled(floats), _doubled(values)
+                places, figures, heap = _doubled(places), _doubled(figures), _doubled(heap)
+            _write_node(
+                integers, floats, node, parent, is_left, is_leaf, split, impurity_here, end - start, weight
+            )
+            write_value(rules, targets, work, values[node], lower, upper)
+            feature = split[1]
+            if not is_leaf and columns.n_categories[feature]:
+                while n_words + columns.n_categories[feature] // 64 + 1 > words.shape[0]:
+                    words = _doubled(words)
+                write_bits(work, columns.n_categories[feature], split[2], split[3], words, n_words)
+                integers[node, N_WORDS] = (columns.n_categories[feature] + 63) // 64
+                n_words += integers[node, N_WORDS]
+            places[node, 0], places[node, 1], places[node, 2] = start, end, split[0]
+            places[node, 3], places[node, 4] = depth, not is_leaf
+            figures[node, 0], figures[node, 1] = split[5], split[6]
+            figures[node, 2] = 0.0 if is_leaf else split[4]
+            figures[node, 3], figures[node, 4] = lower, upper
+            if len(rules.monotonic) and not is_leaf:
+                figures[node, 5] = middle_value(rules.criterion, work)
+            n_constant = split[7]
+            if best_first:
+                _push_up(heap, n_heap, node, figures)
+                n_heap += 1
+                continue
+        else:
+            node = _pop(heap, n_heap, figures)
+            n_heap -= 1
+            n_constant = np.int64(0)
+            if places[node, 4] and splits_left <= 0:
+                _write_leaf(integers, floats, node)
+                places[node, 4] = 0
+            splits_left -= places[node, 4]
+        if not places[node, 4]:
             continue
-        sign = rules.monotonic[feature] if len(rules.monotonic) else 0
-        middle = middle_value(rules.criterion, work) if sign != 0 else 0.0
-        left_lower, left_upper, right_lower, right_upper = _child_bounds(sign, lower, upper, middle)
+        start, end, position, depth = places[node, 0], places[node, 1], places[node, 2], places[node, 3]
         if columns.packed.shape[0] and not (
-            _cannot_split(rules, depth + 1, position - start, impurity_left)
-            and _cannot_split(rules, depth + 1, end - position, impurity_right)
+            _cannot_split(rules, depth + 1, position - start, figures[node, 0])
+            and _cannot_split(rules, depth + 1, end - position, figures[node, 1])
         ):
             part_presorted(columns, work, start, position, end)
         if n_waiting + 2 > waiting.shape[0]:
             waiting, bounds = _doubled(waiting), _doubled(bounds)
-        _wait(
-            waiting,
-            bounds,
-            n_waiting,
-            (position, end, depth + 1, node, 0, n_constant),
-            (impurity_right, right_lower, right_upper),
-        )
-        _wait(
-            waiting,
-            bounds,
-            n_waiting + 1,
-            (start, position, depth + 1, node, 1, n_constant),
-            (impurity_left, left_lower, left_upper),
-        )
-        n_waiting += 2
-    return integers[:node_count].copy(), floats[:node_count].copy(), values[:node_count].copy()
-
-
-@helper()
-def _wait(waiting, bounds, at, integers, floats):
-    for column in range(6):
-        waiting[at, column] = integers[column]
-    for column in range(3):
-        bounds[at, column] = floats[column]
-
-
-@kernel()
-def grow_best_first(columns, targets, rules, work, n_samples):
-    """Always split the node whose split improves most, up to a number of leaves.
-
-    Returns what `grow_depth_first` returns.
-    """
-    capacity = min(2 * rules.max_leaf_nodes, 2 * n_samples) + 1
-    integers = np.zeros((capacity, 5), np.int64)
-    floats = np.zeros((capacity, 3), np.float64)
-    values = np.zeros((capacity, work.total.size), np.float64)
-    # By node: start, end, position, depth, is leaf; impurities of the children, improvement, bounds, middle.
-    places = np.zeros((capacity, 5), np.int64)
-    figures = np.zeros((capacity, 6), np.float64)
-    heap = np.zeros(capacity, np.int64)
-    state = (integers, floats, values, places, figures)
-    start_of_all = (0, n_samples, 0, _UNDEFINED, 1)
-    _enter(columns, targets, rules, work, state, 0, start_of_all, (np.inf, -np.inf, np.inf))
-    n_waiting, node_count, splits_left = 1, 1, rules.max_leaf_nodes - 1
-    while n_waiting:
-        node = _pop(heap, n_waiting, figures)
-        n_waiting -= 1
-        if places[node, 4] or splits_left <= 0:
-            _write_leaf(integers, floats, node)
-            continue
-        splits_left -= 1
-        start, end, position, depth = places[node, 0], places[node, 1], places[node, 2], places[node, 3]
-        if columns.packed.shape[0]:
-            part_presorted(columns, work, start, position, end)
-        sign = rules.monotonic[integers[node, FEATURE]] if len(rules.monotonic) else 0
-        left_lower, left_upper, right_lower, right_upper = _child_bounds(
-            sign, figures[node, 3], figures[node, 4], figures[node, 5]
-        )
-        bounds = (figures[node, 0], left_lower, left_upper)
-        _enter(
-            columns, targets, rules, work, state, node_count, (start, position, depth + 1, node, 1), bounds
-        )
-        bounds = (figures[node, 1], right_lower, right_upper)
-        _enter(
-            columns, targets, rules, work, state, node_count + 1, (position, end, depth + 1, node, 0), bounds
-        )
-        for child in range(node_count, node_count + 2):
-            _push_up(heap, n_waiting, child, figures)
+        feature = integers[node, FEATURE]
+        sign = np.int64(rules.monotonic[feature]) if len(rules.monotonic) else np.int64(0)
+        for is_left in range(2):
+            waiting[n_waiting, 0] = start if is_left else position
+            waiting[n_waiting, 1] = position if is_left else end
+            waiting[n_waiting, 2], waiting[n_waiting, 3] = depth + 1, node
+            waiting[n_waiting, 4], waiting[n_waiting, 5] = is_left, n_constant
+            bounds[n_waiting, 0] = figures[node, 0 if is_left else 1]
+            # A rising feature bounds the left child from above and the right one from below.
+            bounded_above = sign == (1 if is_left else -1)
+            bounded_below = sign == (-1 if is_left else 1)
+            bounds[n_waiting, 1] = figures[node, 5 if bounded_below else 3]
+            bounds[n_waiting, 2] = figures[node, 5 if bounded_above else 4]
             n_waiting += 1
-        node_count += 2
-    return integers[:node_count].copy(), floats[:node_count].copy(), values[:node_count].copy()
-
-
-@helper()
-def _enter(columns, targets, rules, work, state, node, place, bounds):
-    """Look at a node and write it down as if it were to be split; it becomes a leaf when nothing is left."""
-    integers, floats, values, places, figures = state
-    start, end, depth, parent, is_left = place
-    impurity, lower, upper = bounds
-    impurity, weight, is_leaf, split = _settle(
-        columns, targets, rules, work, start, end, depth, node == 0, impurity, lower, upper, 0
-    )
-    _write_node(integers, floats, node, parent, is_left, is_leaf, split, impurity, end - start, weight)
-    _write_value(rules, targets, work, values, node, lower, upper)
-    places[node, 0], places[node, 1], places[node, 2], places[node, 3] = start, end, split[0], depth
-    places[node, 4] = is_leaf
-    figures[node, 0], figures[node, 1] = split[5], split[6]
-    figures[node, 2] = 0.0 if is_leaf else split[4]
-    figures[node, 3], figures[node, 4] = lower, upper
-    figures[node, 5] = middle_value(rules.criterion, work) if len(rules.monotonic) and not is_leaf else 0.0
+    return integers[:node_count], floats[:node_count], values[:node_count], words[:n_words, 0]
 
 
 @helper()
@@ -250,11 +173,11 @@ def _push_up(heap, hole, node, figures):
     """Put a node into the heap, which has a hole there; the greatest improvement is on top."""
     while hole > 0:
         parent = (hole - 1) // 2
-        if not figures[heap[parent], 2] < figures[node, 2]:
+        if not figures[heap[parent, 0], 2] < figures[node, 2]:
             break
-        heap[hole] = heap[parent]
+        heap[hole, 0] = heap[parent, 0]
         hole = parent
-    heap[hole] = node
+    heap[hole, 0] = node
 
 
 @helper()
@@ -263,17 +186,17 @@ def _pop(heap, n, figures):
 
     Among equal improvements the order is that of the C++ library's heap, which scikit-learn uses.
     """
-    top, last = heap[0], heap[n - 1]
+    top, last = heap[0, 0], heap[n - 1, 0]
     n -= 1
     hole = 0
     while 2 * hole + 2 < n:
         child = 2 * hole + 2
-        if figures[heap[child], 2] < figures[heap[child - 1], 2]:
+        if figures[heap[child, 0], 2] < figures[heap[child - 1, 0], 2]:
             child -= 1
-        heap[hole] = heap[child]
+        heap[hole, 0] = heap[child, 0]
         hole = child
     if 2 * hole + 2 == n and n > 0:
-        heap[hole] = heap[n - 1]
+        heap[hole, 0] = heap[n - 1, 0]
         hole = n - 1
     _push_up(heap, hole, last, figures)
     return top

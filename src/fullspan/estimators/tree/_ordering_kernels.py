@@ -1,7 +1,7 @@
 # mypy: allow-untyped-decorators, allow-untyped-calls
 """Bringing a node's rows into a feature's order, and parting them at a split.
 
-`Work.samples` and `Work.feature_values` hold, between `start` and `end`, the node's rows and their values of
+`Work.samples` and `Work.values` hold, between `start` and `end`, the node's rows and their values of
 one feature. How they are ordered there decides in which order sums are taken; see `_sorting_kernels`.
 """
 
@@ -25,14 +25,14 @@ def order_rows(columns, targets, work, f, start, end):
     if columns.packed.shape[0] and _unpack(columns, targets, work, f, start, end):
         return _count_missing(columns, work, f, start, end)
     n_missing = gather(columns, work, f, start, end)
-    introsort(work.feature_values, work.samples, start, end - n_missing, work.stack)
+    introsort(work.values, work.samples, start, end - n_missing, work.stack)
     return n_missing
 
 
 @helper()
 def gather(columns, work, f, start, end):
     """Read the feature's values; rows without one change places with rows from the end."""
-    column, samples, values = columns.values[f], work.samples, work.feature_values
+    column, samples, values = columns.values[f], work.samples, work.values
     if not columns.has_missing[f]:
         for p in range(start, end):
             values[p] = column[samples[p]]
@@ -62,7 +62,7 @@ def _unpack(columns, targets, work, f, start, end):
             equal |= words[p] >> np.uint64(32) == words[p - 1] >> np.uint64(32)
         if equal:
             return False
-    bits = work.feature_values.view(np.uint32)
+    bits = work.values.view(np.uint32)
     for p in range(start, end):
         word = words[p]
         work.samples[p] = np.int32(word & np.uint64(0x7FFFFFFF))
@@ -75,7 +75,7 @@ def _count_missing(columns, work, f, start, end):
     if not columns.has_missing[f]:
         return 0
     n_missing = 0
-    while n_missing < end - start and np.isnan(work.feature_values[end - 1 - n_missing]):
+    while n_missing < end - start and np.isnan(work.values[end - 1 - n_missing]):
         n_missing += 1
     return n_missing
 
@@ -84,12 +84,15 @@ def _count_missing(columns, work, f, start, end):
 def move_missing_first(work, start, end, n_missing):
     """From values, then missing ones, to missing ones, then values; both keep their order."""
     present = end - start - n_missing
-    work.spare_samples[:present] = work.samples[start : end - n_missing]
-    work.spare_values[:present] = work.feature_values[start : end - n_missing]
+    samples, values = work.samples, work.values
+    for p in range(present):
+        work.spare_samples[p] = samples[start + p]
+        work.spare_values[p] = values[start + p]
     for m in range(n_missing):
-        work.samples[start + m] = work.samples[end - n_missing + m]
-    work.samples[start + n_missing : end] = work.spare_samples[:present]
-    work.feature_values[start + n_missing : end] = work.spare_values[:present]
+        samples[start + m] = samples[end - n_missing + m]
+    for p in range(present):
+        samples[start + n_missing + p] = work.spare_samples[p]
+        values[start + n_missing + p] = work.spare_values[p]
 
 
 @helper()
@@ -98,7 +101,7 @@ def _extract(columns, work, f, start, end):
 
     Returns where the negative ones end and the positive ones start; zeros in between, which have no entries.
     """
-    samples, values, position = work.samples, work.feature_values, work.position
+    samples, values, position = work.samples, work.values, work.position
     negative_end, positive_start = start, end
     for k in range(columns.indptr[f], columns.indptr[f + 1]):
         value = columns.data[k]
@@ -125,7 +128,7 @@ def _exchange(samples, position, p, q):
 
 @helper()
 def _order_sparse(columns, work, f, start, end):
-    samples, values, position = work.samples, work.feature_values, work.position
+    samples, values, position = work.samples, work.values, work.position
     negative_end, positive_start = _extract(columns, work, f, start, end)
     introsort(values, samples, start, negative_end, work.stack)
     introsort(values, samples, positive_start, end, work.stack)
@@ -133,7 +136,8 @@ def _order_sparse(columns, work, f, start, end):
         position[samples[p]] = p
     for p in range(positive_start, end):
         position[samples[p]] = p
-    values[negative_end:positive_start] = 0.0
+    for p in range(negative_end, positive_start):
+        values[p] = 0.0
 
 
 @helper()
@@ -142,13 +146,14 @@ def value_range(columns, work, f, start, end):
 
     The last two tell where negative values end and positive ones start, for sparse columns.
     """
-    values = work.feature_values
+    values = work.values
     negative_end, positive_start, n_missing = start, end, 0
     low, high = np.float32(np.inf), np.float32(-np.inf)
     if len(columns.indptr):
         negative_end, positive_start = _extract(columns, work, f, start, end)
-        values[negative_end:positive_start] = 0.0
         for p in range(start, end):
+            if negative_end <= p < positive_start:
+                values[p] = 0.0
             low, high = min(low, values[p]), max(high, values[p])
     else:
         for p in range(start, end):
@@ -163,8 +168,8 @@ def value_range(columns, work, f, start, end):
 
 @helper()
 def part_at(columns, work, threshold, missing_left, start, end, negative_end, positive_start):
-    """Bring the rows that go left to the front, by `feature_values`; returns where the others start."""
-    samples, values = work.samples, work.feature_values
+    """Bring the rows that go left to the front, by `values`; returns where the others start."""
+    samples, values = work.samples, work.values
     first, last = start, end
     sparse = len(columns.indptr) > 0
     if sparse:
@@ -226,4 +231,5 @@ def part_presorted(columns, work, start, position, end):
             spare[n_right] = word
             n_left += side
             n_right += 1 - side
-        words[n_left:end] = spare[:n_right]
+        for p in range(n_right):
+            words[n_left + p] = spare[p]

@@ -13,10 +13,8 @@ GINI, ENTROPY, SQUARED, ABSOLUTE, POISSON = range(5)
 class Columns(NamedTuple):
     """The features, dense (`values`) or sparse (`data`, `indices`, `indptr`: csc)."""
 
-    values: NDArray[np.float32]  # [n_features, n_samples]; [n_features, 0] if sparse
-    packed: NDArray[
-        np.uint64
-    ]  # [n_features, n_samples] as `presort` leaves them; [0, 0] if rows are sorted by node
+    values: NDArray[np.float32]  # [n_features, n_samples], codes for categories; [n_features, 0] if sparse
+    packed: NDArray[np.uint64]  # [n_features, n_samples] as `presort` leaves them; [0, 0] if not presorted
     data: NDArray[np.float32]
     indices: NDArray[np.int32]
     indptr: NDArray[np.int64]  # empty if dense
@@ -27,8 +25,8 @@ class Columns(NamedTuple):
 class Targets(NamedTuple):
     """What is predicted, and how much each row counts."""
 
-    y: NDArray[np.float64]  # [n_samples, n_outputs]
-    codes: NDArray[np.int32]  # [n_samples, n_outputs] classes; [0, 0] in regression
+    y: NDArray[np.float64]  # [n_samples, n_outputs]; classes are whole numbers
+    codes: NDArray[np.int32]  # [n_samples] the classes of a single output; otherwise empty
     weight: NDArray[np.float64]  # [n_samples]
     n_classes: NDArray[np.int64]  # [n_outputs]; ones in regression
     total_weight: float
@@ -50,41 +48,32 @@ class Rules(NamedTuple):
     monotonic: NDArray[np.int8]  # [n_features], or empty
 
 
-class Absolute(NamedTuple):
-    """What the absolute error needs; all empty for other criteria."""
-
-    left_errors: NDArray[np.float64]
-    right_errors: NDArray[np.float64]
-    left_medians: NDArray[np.float64]
-    right_medians: NDArray[np.float64]
-    medians: NDArray[np.float64]  # [n_outputs]
-    ranks: NDArray[np.int64]
-    sorted_y: NDArray[np.float64]
-    sorted_rows: NDArray[np.int64]
-    tree_weight: NDArray[np.float64]  # [n_samples + 1] Fenwick tree
-    tree_weighted_y: NDArray[np.float64]
-
-
 class Work(NamedTuple):
     """Buffers of one growing tree."""
 
-    samples: NDArray[np.int32]  # [n_samples] rows, those of a node side by side
-    feature_values: NDArray[np.float32]  # [n_samples] of the feature at hand, by position
-    features: NDArray[np.int64]  # [n_features] a permutation; constant ones in front
-    constants: NDArray[np.int64]  # [n_features]
-    random: NDArray[np.int64]  # [1] state of the generator
-    stack: NDArray[np.int64]  # of the sort
-    spare_samples: NDArray[np.int32]  # [n_samples]
-    spare_values: NDArray[np.float32]  # [n_samples]
-    spare_packed: NDArray[np.uint64]  # [n_samples] if presorted
+    samples: NDArray[np.int32]  # [n_rows] rows, those of a node side by side
+    values: NDArray[np.float32]  # [n_rows] their values of the feature at hand
+    spare_samples: NDArray[np.int32]  # [n_rows]
+    spare_values: NDArray[np.float32]  # [n_rows]
+    spare_packed: NDArray[np.uint64]  # [n_rows] if presorted
     goes_left: NDArray[np.uint8]  # [n_samples] if presorted
     position: NDArray[np.int32]  # [n_samples] where each row stands in `samples`, if sparse
-    total: NDArray[np.float64]  # [n_outputs, max_n_classes] of the node
-    left: NDArray[np.float64]
-    right: NDArray[np.float64]
-    scalars: NDArray[np.float64]  # see the names below
-    absolute: Absolute
+    features: NDArray[np.int64]  # [2, n_features] a permutation, constant ones in front; the constant ones
+    random: NDArray[np.int64]  # [1] state of the generator
+    stack: NDArray[np.int64]  # of the sort
+    sums: NDArray[np.float64]  # [3, n_outputs, max_n_classes], see below
+    scalars: NDArray[np.float64]  # see below
+    absolute: NDArray[np.float64]  # [7, n_rows + 1], see below, if the criterion is the absolute error
+    absolute_ranks: NDArray[np.int64]  # [2, n_rows], then
+    categories: NDArray[np.int64]  # [4, most categories], see below
+    category_sums: NDArray[np.float64]  # [2 + n_outputs * max_n_classes, most categories]
 
 
-# Places in `Work.scalars`.
+# Rows of `Work.sums`. NumPy's integers: for each of Python's, Numba would compile its callees once more.
+TOTAL, IN_LEFT, IN_RIGHT = np.arange(3)
+# Places in `Work.scalars`: weights, sum of squares, where the right child starts.
 WEIGHT, WEIGHT_LEFT, WEIGHT_RIGHT, SQUARES, POSITION = range(5)
+# Rows of `Work.absolute`: by position in `samples`; by rank; two Fenwick trees.
+LEFT_ERRORS, RIGHT_ERRORS, LEFT_MEDIANS, RIGHT_MEDIANS, SORTED_Y, TREE_WEIGHT, TREE_WEIGHTED_Y = range(7)
+# Rows of `Work.categories`: ranks; ranks in the best split's feature; categories by rank; rows of each.
+RANK, BEST_RANK, ORDER, COUNT = range(4)

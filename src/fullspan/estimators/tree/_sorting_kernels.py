@@ -19,7 +19,7 @@ NAN_KEY = np.uint64(0xFFFFFFFF)
 
 @helper()
 def introsort(values, samples, start, end, stack):
-    """Sort both by `values[start:end]`: quicksort in three parts, heapsort when it goes deep (Musser 1997)."""
+    """Sort both by `values[start:end]`: quicksort in three parts, heapsort if it goes deep (Musser 1997)."""
     n = end - start
     if n < 2:
         return
@@ -126,7 +126,9 @@ def presort(columns, packed):
     counts = np.empty((3, 2048), np.int64)
     for f in range(columns.shape[0]):
         out = packed[f]
-        counts[:] = 0
+        for table in range(3):
+            for digit in range(2048):
+                counts[table, digit] = 0
         for i in range(n):
             key = NAN_KEY if np.isnan(columns[f, i]) else _key(bits[f, i])
             out[i] = key << np.uint64(32) | np.uint64(i)
@@ -136,7 +138,8 @@ def presort(columns, packed):
         _radix_pass(out, spare, counts[0], np.uint64(32))
         _radix_pass(spare, out, counts[1], np.uint64(43))
         _radix_pass(out, spare, counts[2], np.uint64(54))
-        out[:] = spare
+        for i in range(n):
+            out[i] = spare[i]
 
 
 @helper()

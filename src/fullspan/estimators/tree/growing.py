@@ -14,11 +14,11 @@ from fullspan.estimators.tree._grow_kernels import (
     LEFT,
     MISSING_LEFT,
     N_SAMPLES,
+    N_WORDS,
     NODE_WEIGHT,
     RIGHT,
     THRESHOLD,
-    grow_best_first,
-    grow_depth_first,
+    grow_tree,
 )
 from fullspan.estimators.tree._records import (
     ABSOLUTE,
@@ -26,7 +26,6 @@ from fullspan.estimators.tree._records import (
     GINI,
     POISSON,
     SQUARED,
-    Absolute,
     Columns,
     Rules,
     Targets,
@@ -66,7 +65,7 @@ def columns_of(X: Any, n_categories: NDArray[np.int64] | None = None, *, presort
         Whether to sort dense columns once (8 more bytes a value) instead of rows in every node. Pays unless
         few features are looked at in a node; ignored where it would take more than a gigabyte.
     """
-    n_samples, n_features = X.shape
+    n_features = X.shape[1]
     kinds = np.zeros(n_features, np.int64) if n_categories is None else n_categories
     packed = np.empty((0, 0), np.uint64)
     if sp.issparse(X):
@@ -98,7 +97,7 @@ def targets_of(
     weights = np.ones(len(y)) if weight is None else np.ascontiguousarray(weight, np.float64)
     return Targets(
         np.ascontiguousarray(y, np.float64),
-        y.astype(np.int32) if classes else np.empty((0, 0), np.int32),
+        y[:, 0].astype(np.int32) if classes and y.shape[1] == 1 else _NONE_INT32,
         weights,
         np.ascontiguousarray(n_classes, np.int64),
         # One after the other: numpy would add in pairs.
@@ -132,30 +131,39 @@ def grow(columns: Columns, targets: Targets, rules: Rules, seed: int) -> Tree:
     n_samples, n_features = len(targets.y), len(columns.n_categories)
     samples = np.flatnonzero(targets.weight != 0.0).astype(np.int32)
     shape = (targets.y.shape[1], int(targets.n_classes.max()))
+    most_categories = int(columns.n_categories.max(initial=0))
     packed = columns.packed
     if packed.size:
         packed = _without(packed, targets.weight) if len(samples) < n_samples else packed.copy()
         columns = columns._replace(packed=packed)
     work = Work(
         samples=samples,
-        feature_values=np.empty(len(samples), np.float32),
-        features=np.arange(n_features),
-        constants=np.empty(n_features, np.int64),
-        random=np.array([seed], np.int64),
-        stack=np.empty(SORT_STACK, np.int64),
+        values=np.empty(len(samples), np.float32),
         spare_samples=np.empty(len(samples), np.int32),
         spare_values=np.empty(len(samples), np.float32),
         spare_packed=np.empty(len(samples) if packed.size else 0, np.uint64),
         goes_left=np.empty(n_samples if packed.size else 0, np.uint8),
         position=_positions(samples, n_samples) if len(columns.indptr) else _NONE_INT32,
-        total=np.zeros(shape),
-        left=np.zeros(shape),
-        right=np.zeros(shape),
+        features=np.stack([np.arange(n_features), np.zeros(n_features, np.int64)]),
+        random=np.array([seed], np.int64),
+        stack=np.empty(SORT_STACK, np.int64),
+        sums=np.zeros((3, *shape)),
         scalars=np.zeros(5),
-        absolute=_absolute(len(samples), shape[0]) if rules.criterion == ABSOLUTE else _absolute(0, 0),
+        absolute=np.empty((7, len(samples) + 1 if rules.criterion == ABSOLUTE else 0)),
+        absolute_ranks=np.empty((2, len(samples) if rules.criterion == ABSOLUTE else 0), np.int64),
+        categories=np.empty((4, most_categories), np.int64),
+        category_sums=np.empty((2 + shape[0] * shape[1], most_categories)),
     )
-    kernel = grow_depth_first if rules.max_leaf_nodes < 0 else grow_best_first
-    integers, floats, values = kernel(columns, targets, rules, work, len(samples))
+    integers, floats, values, words = grow_tree(columns, targets, rules, work, len(samples))
+    is_split = integers[:, LEFT] >= 0
+    category_start = category_words = None
+    if len(words):
+        # A node whose split was not carried out has left its bits, too.
+        n_words = integers[:, N_WORDS]
+        category_words = words[np.repeat(is_split, n_words)]
+        n_words = np.where(is_split, n_words, 0)
+        category_start = np.concatenate([[0], np.cumsum(n_words)])
+        floats[n_words > 0, THRESHOLD] = np.nan
     return Tree(
         n_features,
         targets.n_classes,
@@ -168,6 +176,8 @@ def grow(columns: Columns, targets: Targets, rules: Rules, seed: int) -> Tree:
         floats[:, NODE_WEIGHT],
         values.reshape(-1, *shape),
         integers[:, MISSING_LEFT].astype(np.uint8),
+        category_start,
+        category_words,
     )
 
 
@@ -181,16 +191,3 @@ def _positions(samples: NDArray[np.int32], n_samples: int) -> NDArray[np.int32]:
     positions = np.full(n_samples, -1, np.int32)
     positions[samples] = np.arange(len(samples))
     return positions
-
-
-def _absolute(n_samples: int, n_outputs: int) -> Absolute:
-    floats = [np.empty(n_samples) for _ in range(4)]
-    return Absolute(
-        *floats,
-        medians=np.empty(n_outputs),
-        ranks=np.empty(n_samples, np.int64),
-        sorted_y=np.empty(n_samples),
-        sorted_rows=np.empty(n_samples, np.int64),
-        tree_weight=np.empty(n_samples + 1),
-        tree_weighted_y=np.empty(n_samples + 1),
-    )
