@@ -19,31 +19,25 @@ STEP = np.float32(1e-7)
 
 
 @kernel()
-def cut_columns(thread, n_threads, columns, orders, codes, starts, n_bins):
-    """Sort each column and cut it into bins of about equal size that never part close values.
+def cut_column(column, order, codes, starts):
+    """Cut a column into bins of about equal size that never part close values.
 
     Parameters
     ----------
-    thread, n_threads : int
-        The threads share out the columns.
-    columns : float32 array of shape (n_features, n)
+    column : float32 array of shape (n,)
         Finite.
-    orders : int32 array of shape (n_features, n)
-        Written: the rows by ascending value.
-    codes : uint16 array of shape (n_features, n)
+    order : int32 array of shape (n,)
+        The rows by ascending value.
+    codes : uint16 array of shape (n,)
         Written: each row's bin.
-    starts : int32 array of shape (n_features, most + 1)
+    starts : int32 array of shape (most + 1,)
         Written: the first position of each bin, and of the end.
-    n_bins : int64 array of shape (n_features,)
-        Written: the number of bins, at most `most`.
+
+    Returns
+    -------
+    int
+        The number of bins, at most `most`.
     """
-    for f in range(thread, len(columns), n_threads):
-        orders[f] = np.argsort(columns[f])
-        n_bins[f] = _cut(columns[f], orders[f], codes[f], starts[f])
-
-
-@helper()
-def _cut(column, order, codes, starts):
     n, most = len(order), len(starts) - 1
     n_distinct = 1
     for p in range(1, n):
@@ -188,3 +182,54 @@ def _look_through(column, order, weights, n_first, left, totals, where, best, pl
             quality = _quality(left_0, left_1, totals[0], totals[1])
             _note(quality, where[0], where[1] + p, left_0, left_1, best, place)
         before = value
+
+
+@kernel()
+def mark_wrong(column, threshold, first_left, first_right, n_first, rows, wrong):
+    """Mark the rows that a stump gets wrong.
+
+    Parameters
+    ----------
+    column : float32 array of shape (n,)
+    threshold : float
+    first_left, first_right : bool
+        Whether the stump says the first class on either side.
+    n_first : int
+        How many rows are of the first class.
+    rows : int64 array of shape (n,)
+        Where each row is marked.
+    wrong : bool array
+        Written.
+    """
+    for i in range(len(column)):
+        says_first = first_left if column[i] <= threshold else first_right
+        wrong[rows[i]] = says_first != (i < n_first)
+
+
+@kernel()
+def reweight(weights, factors, least):
+    """Multiply the weights, let them sum to one, and raise those that are neither zero nor `least`.
+
+    Parameters
+    ----------
+    weights : float64 array of shape (n,)
+        Written.
+    factors : float64 array of shape (n,)
+    least : float
+
+    Returns
+    -------
+    bool
+        Whether the sum was finite.
+    """
+    total = 0.0
+    for i in range(len(weights)):
+        if weights[i] > 0.0:
+            weights[i] *= factors[i]
+            total += weights[i]
+    if not np.isfinite(total):
+        return False
+    for i in range(len(weights)):
+        if weights[i] > 0.0:
+            weights[i] = max(weights[i] / total, least)
+    return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import warnings
 from collections.abc import Callable, Iterator
 from numbers import Integral, Real
@@ -10,7 +11,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 from scipy.special import softmax
-from sklearn.base import ClassifierMixin, RegressorMixin, _fit_context, is_regressor
+from sklearn.base import ClassifierMixin, RegressorMixin, _fit_context, clone, is_regressor
 from sklearn.metrics import accuracy_score, r2_score
 from sklearn.utils import _safe_indexing, check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
@@ -24,7 +25,8 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
-from fullspan.estimators.combining import Repeated
+from fullspan.estimators._stump_kernels import reweight
+from fullspan.estimators.combining import LARGEST_SEED, Repeated
 from fullspan.estimators.stumps import Stumps
 from fullspan.estimators.tree.cart import DecisionTreeClassifier, DecisionTreeRegressor
 
@@ -38,7 +40,7 @@ class _Round(NamedTuple):
 
     estimator_weight: float
     error: float
-    factors: np.ndarray | float  # of the rows' weights
+    factors: np.ndarray  # of the rows' weights
 
 
 class _AdaBoost(_RoutingNotSupportedMixin, Repeated):  # type: ignore[misc]
@@ -95,8 +97,7 @@ class _AdaBoost(_RoutingNotSupportedMixin, Repeated):  # type: ignore[misc]
                 self.estimator_errors_[index] = done.error
                 if done.error == 0 or index == self.n_estimators - 1:
                     break
-                weights = _reweighted(weights, done.factors)
-                if not np.isfinite(weights).all():
+                if not reweight(weights, done.factors, _LEAST_WEIGHT):
                     warnings.warn(
                         f"Sample weights have reached infinite values, at iteration {index}, causing "
                         "overflow. Iterations stopped. Try lowering the learning rate.",
@@ -108,7 +109,8 @@ class _AdaBoost(_RoutingNotSupportedMixin, Repeated):  # type: ignore[misc]
     def _first_weights(self, X: Any, sample_weight: Any) -> np.ndarray:
         weights = _check_sample_weight(sample_weight, X, dtype=np.float64, copy=True)
         check_non_negative(weights, "`sample_weight`")
-        return _at_least(weights / weights.sum())
+        reweight(weights, np.ones(len(weights)), _LEAST_WEIGHT)
+        return np.asarray(weights)
 
     def staged_sample_weights(self, X: Any, y: Any, sample_weight: Any = None) -> Iterator[np.ndarray]:
         """The rows' weights that each estimator was fitted with, worked out anew from the fitted estimators.
@@ -127,11 +129,10 @@ class _AdaBoost(_RoutingNotSupportedMixin, Repeated):  # type: ignore[misc]
         X = self._checked(X)
         weights = self._first_weights(X, sample_weight)
         for estimator in self.estimators_:
-            yield weights
+            yield weights.copy()
             done = self._judge(weights, self._outcome(estimator, X, np.asarray(y)))
-            if done is None:
+            if done is None or not reweight(weights, done.factors, _LEAST_WEIGHT):
                 return
-            weights = _reweighted(weights, done.factors)
 
     def _checked(self, X: Any) -> Any:
         return validate_data(
@@ -183,19 +184,6 @@ class _AdaBoost(_RoutingNotSupportedMixin, Repeated):  # type: ignore[misc]
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         return tags
-
-
-def _at_least(weights: np.ndarray) -> np.ndarray:
-    """Weights that are not zero, raised to the least one, so that no row is lost to underflow."""
-    return np.where(weights > 0, np.maximum(weights, _LEAST_WEIGHT), weights)
-
-
-def _reweighted(weights: np.ndarray, factors: np.ndarray | float) -> np.ndarray:
-    """Weights of sum one; NaN if they overflow."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        weights = np.where(weights > 0, weights * factors, 0.0)
-        total = weights.sum()
-        return _at_least(weights / (total if np.isfinite(total) else np.nan))
 
 
 class AdaBoostClassifier(ClassifierMixin, _AdaBoost):  # type: ignore[misc]
@@ -280,9 +268,16 @@ class AdaBoostClassifier(ClassifierMixin, _AdaBoost):  # type: ignore[misc]
         self, X: Any, y: np.ndarray, used: np.ndarray, generator: np.random.RandomState
     ) -> Iterator[_FitCopy]:
         stumps = Stumps.ready_for(self.estimator_, X, y, used)
+        first = clone(self.estimator_)
+
+        def plain_copy(generator: np.random.RandomState) -> Any:
+            """What `_copy` gives, of a stump, without looking through its parameters each time."""
+            made = copy.copy(first)
+            made.random_state = generator.randint(LARGEST_SEED)
+            return made
 
         def fit_copy(weights: np.ndarray) -> tuple[Any, np.ndarray]:
-            estimator = self._copy(generator)
+            estimator = self._copy(generator) if stumps is None else plain_copy(generator)
             wrong = None if stumps is None else stumps.fit(estimator, weights)
             if wrong is None:
                 estimator.fit(X, y, sample_weight=weights)
@@ -301,7 +296,7 @@ class AdaBoostClassifier(ClassifierMixin, _AdaBoost):  # type: ignore[misc]
     def _judge(self, weights: np.ndarray, wrong: np.ndarray) -> _Round | None:
         error = float(np.average(wrong, weights=weights))
         if error <= 0:
-            return _Round(1.0, 0.0, 1.0)
+            return _Round(1.0, 0.0, np.ones(len(weights)))
         if error >= 1.0 - 1.0 / self.n_classes_:
             return None
         weight = self.learning_rate * (np.log((1.0 - error) / error) + np.log(self.n_classes_ - 1.0))
@@ -536,13 +531,13 @@ class AdaBoostRegressor(RegressorMixin, _AdaBoost):  # type: ignore[misc]
         yield fit_copy
 
     def _outcome(self, estimator: Any, X: Any, y: np.ndarray) -> np.ndarray:
-        return np.abs(estimator.predict(X) - y)
+        return np.asarray(np.abs(estimator.predict(X) - y))
 
     def _judge(self, weights: np.ndarray, misses: np.ndarray) -> _Round | None:
         losses = self._losses(misses, misses[weights > 0].max())
         error = float((weights * losses).sum())
         if error <= 0:
-            return _Round(1.0, 0.0, 1.0)
+            return _Round(1.0, 0.0, np.ones(len(weights)))
         if error >= 0.5:
             return None
         beta = error / (1.0 - error)

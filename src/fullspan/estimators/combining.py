@@ -177,7 +177,7 @@ def is_dropped(estimator: Any) -> bool:
 class Repeated(Saveable, MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
     """Base of the ensembles of one estimator fitted many times: a sequence of those fitted."""
 
-    estimators_: list[Any]
+    estimators_: Any
 
     def _copy(self, random_state: int | np.random.RandomState | None) -> Any:
         """A new, seeded copy of the estimator that is repeated."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Self
 
 import numpy as np
 from scipy import sparse
 
 from fullspan.core.threads import Crew, new_barrier
-from fullspan.estimators._stump_kernels import best_stump, cut_columns
+from fullspan.estimators._stump_kernels import best_stump, cut_column, mark_wrong
 from fullspan.estimators.tree.cart import DecisionTreeClassifier
 from fullspan.estimators.tree.structure import LEAF, UNDEFINED, Tree
 
@@ -46,9 +47,15 @@ class Stumps:
         self.n_bins = np.empty(self.n_features, np.int64)
         self.sums = np.empty((self.n_features, 2, _MOST_BINS))
         self.crew = Crew(None if self.columns.size > _WORTH_THREADS else 1)
-        self.crew.run(cut_columns, self.columns, self.orders, self.codes, self.starts, self.n_bins)
+        with ThreadPoolExecutor(self.crew.n_threads) as pool:
+            list(pool.map(self._cut, range(self.n_features)))
         self.best = np.empty((self.crew.n_threads, 4))
         self.place = np.empty((self.crew.n_threads, 2), np.int64)
+
+    def _cut(self, feature: int) -> None:
+        column, order = self.columns[feature], self.orders[feature]
+        order[:] = np.argsort(column)
+        self.n_bins[feature] = cut_column(column, order, self.codes[feature], self.starts[feature])
 
     @classmethod
     def ready_for(cls, estimator: Any, X: Any, y: np.ndarray, used: np.ndarray) -> Self | None:
@@ -106,10 +113,17 @@ class Stumps:
             return None
         left = self.best[winner, 2:]
         threshold = self._finish(stump, feature, position, np.stack([totals, left, totals - left]))
-        goes_left = self.columns[feature] <= threshold
-        says_first = np.where(goes_left, left[0] >= left[1], (totals - left)[0] >= (totals - left)[1])
+        right = totals - left
         wrong = np.zeros(self.n_samples, dtype=bool)
-        wrong[self.rows] = says_first != (np.arange(len(self.rows)) < self.n_first)
+        mark_wrong(
+            self.columns[feature],
+            threshold,
+            bool(left[0] >= left[1]),
+            bool(right[0] >= right[1]),
+            self.n_first,
+            self.rows,
+            wrong,
+        )
         return wrong
 
     def _finish(
