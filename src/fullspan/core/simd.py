@@ -24,6 +24,7 @@ from __future__ import annotations
 import operator
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -33,6 +34,7 @@ from numba.core.typing.templates import AbstractTemplate, infer_global
 from numba.extending import intrinsic, models, register_model
 
 from fullspan.core.device import cpu_features
+from fullspan.core.kernels import helper
 
 LANES = 16
 HAS_AVX512 = {"avx512f", "avx512bw"} <= set(cpu_features())
@@ -351,3 +353,120 @@ def prefetch(typing_context: Any, place: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(types.int64), generate
+
+
+@_intrinsic
+def to_float32(typing_context: Any, vector: Any) -> Any:
+    """int32 as float32, rounded to nearest."""
+    if vector != INT32:
+        return None
+
+    def generate(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
+        return builder.sitofp(arguments[0], _lanes_of(_F32))
+
+    return FLOAT32(vector), generate
+
+
+@_intrinsic
+def unsigned_to_float32(typing_context: Any, vector: Any) -> Any:
+    """Lanes read as uint32, as float32, rounded to nearest."""
+    if vector != INT32:
+        return None
+
+    def generate(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
+        return builder.uitofp(arguments[0], _lanes_of(_F32))
+
+    return FLOAT32(vector), generate
+
+
+@_intrinsic
+def to_int32(typing_context: Any, vector: Any) -> Any:
+    """float32 as int32, cut off towards zero; the numbers must fit."""
+    if vector != FLOAT32:
+        return None
+
+    def generate(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
+        return builder.fptosi(arguments[0], _lanes_of(_I32))
+
+    return INT32(vector), generate
+
+
+def _of_floats(name: str, n_arguments: int, doc: str) -> Any:
+    """A function of float32 vectors that LLVM has."""
+    kind = _lanes_of(_F32)
+
+    def one(typing_context: Any, a: Any) -> Any:
+        if a != FLOAT32:
+            return None
+        return FLOAT32(a), lambda context, builder, sig, arguments: _call(builder, name, kind, *arguments)
+
+    def two(typing_context: Any, a: Any, b: Any) -> Any:
+        if a != FLOAT32 or b != FLOAT32:
+            return None
+        return FLOAT32(a, b), lambda context, builder, sig, arguments: _call(builder, name, kind, *arguments)
+
+    function = one if n_arguments == 1 else two
+    function.__doc__ = doc
+    return _intrinsic(function)
+
+
+floor = _of_floats("llvm.floor.v16f32", 1, "The whole number below.")
+magnitude = _of_floats("llvm.fabs.v16f32", 1, "Without the sign.")
+maximum = _of_floats("llvm.maxnum.v16f32", 2, "The larger of two; the other one where one is NaN.")
+minimum = _of_floats("llvm.minnum.v16f32", 2, "The smaller of two; the other one where one is NaN.")
+
+
+@_intrinsic
+def largest(typing_context: Any, vector: Any) -> Any:
+    """The largest of the 16 numbers."""
+    if vector != FLOAT32:
+        return None
+
+    def generate(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
+        return _call(builder, "llvm.vector.reduce.fmax.v16f32", _F32, arguments[0])
+
+    return types.float32(vector), generate
+
+
+@_intrinsic
+def first_lane(typing_context: Any, mask: Any) -> Any:
+    """The first lane that a mask has; 16 if it has none."""
+    if mask != MASK:
+        return None
+
+    def generate(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
+        bits = builder.bitcast(arguments[0], ir.IntType(LANES))
+        zeros = _call(builder, "llvm.cttz.i16", bits.type, bits, ir.Constant(_I1, 0))
+        return builder.zext(zeros, _I64)
+
+    return types.int64(mask), generate
+
+
+@_intrinsic
+def as_float32(typing_context: Any, vector: Any) -> Any:
+    """The float32 with the bits of each int32."""
+    if vector != INT32:
+        return None
+
+    def generate(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
+        return builder.bitcast(arguments[0], _lanes_of(_F32))
+
+    return FLOAT32(vector), generate
+
+
+@helper()
+def exp(x: Any) -> Any:
+    """e to the power of each lane, to about one unit in the last place; at most e^87, at least e^-87.
+
+    x = n ln 2 + r, and e^r by a polynomial for |r| <= ln 2 / 2 (Cephes).
+    """
+    x = minimum(maximum(x, spread_float32(np.float32(-87))), spread_float32(np.float32(87)))
+    n = floor(x * np.float32(1.4426950408889634) + np.float32(0.5))
+    r = x - n * np.float32(0.693359375) + n * np.float32(2.12194440e-4)
+    p = r * np.float32(1.9875691500e-4) + np.float32(1.3981999507e-3)
+    p = p * r + np.float32(8.3334519073e-3)
+    p = p * r + np.float32(4.1665795894e-2)
+    p = p * r + np.float32(1.6666665459e-1)
+    p = p * r + np.float32(5.0000001201e-1)
+    p = p * r * r + r + np.float32(1)
+    return p * as_float32((to_int32(n) + np.int32(127)) << np.int32(23))

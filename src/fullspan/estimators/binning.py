@@ -15,10 +15,15 @@ import numpy as np
 
 from fullspan.core.device import usable_cores
 from fullspan.core.errors import ConfigError, DataError
+from fullspan.core.threads import Crew
+from fullspan.estimators._binning_kernels import find_infinity, write_blocks, write_codes
 from fullspan.estimators.saving import Saveable
 
 MISSING = 255
 """The code of a missing value in every feature."""
+
+UNKNOWN = 254
+"""In blocks: the code of a category that has none of its own."""
 
 MOST_BINS = 255
 SAMPLE_ROWS = 200_000
@@ -112,16 +117,15 @@ class Binner(Saveable):
         )
         rows = sample_rows(n, seed)
         weight = None if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
+        _refuse_infinity(X, n_threads)
+        sampled = np.asfortranarray(X if rows is None else X[rows])
+        sampled_weight = weight if weight is None or rows is None else weight[rows]
 
         def bins_of(feature: int) -> tuple[np.ndarray, np.ndarray]:
-            column = X[:, feature]
-            _refuse_infinity(column, feature)
             nothing = np.empty(0)
             if mask[feature]:
-                return nothing, find_categories(column, weight, min(max_bins, MOST_BINS - 1))
-            sampled = column if rows is None else column[rows]
-            sampled_weight = weight if weight is None or rows is None else weight[rows]
-            return find_cuts(sampled, sampled_weight, max_bins, column), nothing
+                return nothing, find_categories(X[:, feature], weight, min(max_bins, MOST_BINS - 1))
+            return find_cuts(sampled[:, feature], sampled_weight, max_bins, X[:, feature]), nothing
 
         found = in_threads(bins_of, range(n_features), n_threads)
         return cls([cuts for cuts, _ in found], [values for _, values in found], mask)
@@ -140,9 +144,15 @@ class Binner(Saveable):
         codes : uint8 array of shape (n_features, n_samples)
             255 where a value is missing, or is a category that has no code.
         """
-        if X.shape[1] != self.n_features:
-            raise DataError(f"X has {X.shape[1]} columns, the bins are those of {self.n_features}")
+        self._check_width(X)
         codes = np.empty((self.n_features, len(X)), dtype=np.uint8)
+        if X.dtype == np.float32:
+            table, is_category = self._table(16)
+            with Crew(n_threads) as crew:
+                crew.run(
+                    write_codes, np.ascontiguousarray(X), table, is_category, 16, MISSING, MISSING, codes
+                )
+            return codes
 
         def write(feature: int) -> None:
             column = X[:, feature]
@@ -158,6 +168,51 @@ class Binner(Saveable):
 
         in_threads(write, range(self.n_features), n_threads)
         return codes
+
+    def blocks(self, X: np.ndarray, width: int, padding: int, crew: Crew) -> np.ndarray:
+        """Codes with those of a row beside each other, in blocks of `width` features.
+
+        Parameters
+        ----------
+        X : C-contiguous float32 array of shape (n_samples, n_features)
+        width : int
+            At most 16.
+        padding : int
+            Rows of zeros at the end.
+        crew : Crew
+
+        Returns
+        -------
+        blocks : uint8 array of shape (n_blocks, n_samples + padding, 16)
+            255 where a value is missing, 254 where a category is negative or has no code.
+        """
+        self._check_width(X)
+        table, is_category = self._table(width)
+        blocks = np.zeros((len(table), len(X) + padding, 16), dtype=np.uint8)
+        crew.run(write_blocks, X, table, is_category, width, UNKNOWN, MISSING, blocks)
+        return blocks
+
+    def _check_width(self, X: np.ndarray) -> None:
+        if X.shape[1] != self.n_features:
+            raise DataError(f"X has {X.shape[1]} columns, the bins are those of {self.n_features}")
+
+    def _table(self, width: int) -> tuple[np.ndarray, np.ndarray]:
+        """Cuts or categories of all features as the kernels want them, and which of the two they are."""
+        n_groups = -(-self.n_features // width)
+        table = np.full((n_groups, 16, 256), np.inf, dtype=np.float32)
+        is_category = np.zeros((n_groups, 16), dtype=np.int32)
+        for feature, categorical in enumerate(self.is_categorical):
+            group, lane = divmod(feature, width)
+            is_category[group, lane] = categorical
+            entries = self.categories[feature] if categorical else float32_below(self.cuts[feature])
+            table[group, lane, : len(entries)] = entries
+        return table, is_category
+
+
+def float32_below(cuts: np.ndarray) -> np.ndarray:
+    """The largest float32 that is at most each cut: a float32 is above the one when it is above the other."""
+    nearest = cuts.astype(np.float32)
+    return np.where(nearest > cuts, np.nextafter(nearest, np.float32(-np.inf)), nearest)
 
 
 def sample_rows(n: int, seed: int) -> np.ndarray | None:
@@ -244,8 +299,12 @@ def _with_rare_values(distinct: np.ndarray, column: np.ndarray, max_bins: int) -
     return distinct if len(distinct) + len(missed) > max_bins else np.union1d(distinct, missed)
 
 
-def _refuse_infinity(column: np.ndarray, feature: int) -> None:
-    if np.isinf(column).any():
+def _refuse_infinity(X: np.ndarray, n_threads: int | None) -> None:
+    with Crew(n_threads) as crew:
+        found = np.zeros((crew.n_threads, X.shape[1]), dtype=np.uint8)
+        crew.run(find_infinity, X, found)
+    if found.any():
+        feature = int(np.flatnonzero(found.any(axis=0))[0])
         raise DataError(
             f"column {feature} holds an infinite value",
             "replace it by a large number or by NaN, which is a missing value",

@@ -21,6 +21,7 @@ from fullspan.core.simd import address
 from fullspan.core.threads import barrier
 from fullspan.estimators.boosting._hist_kernels import (
     BINS,
+    ROW_CHUNK,
     add_rows,
     add_rows_wide,
     mixed,
@@ -42,7 +43,7 @@ from fullspan.estimators.boosting._hist_splits import (
     worth_of,
 )
 
-# Columns of a leaf's whole numbers; from PIECES on, where each thread's rows of it begin and how many they are.
+# Columns of a leaf's whole numbers; from PIECES on, where each thread's rows begin and how many they are.
 TOTAL, LEFT_SUMS, NODE, DEPTH, SLOT, FEATURE, BIN, KIND, N_ROWS, PIECES = range(10)
 # Columns of its other numbers, and of a node's.
 GAIN, LOWEST, HIGHEST = range(3)
@@ -55,19 +56,19 @@ FOUND_FEATURE, FOUND_BIN, FOUND_KIND, FOUND_LEFT = range(4)
 
 
 class Rows(NamedTuple):
-    """The rows. Which of them thread t has in `order`, the account of the leaves says."""
+    """The rows; where in `order` a thread has its own, the account of the leaves says."""
 
     blocks: Any  # uint8 [B, N, 16]
     wide: Any  # int64 [N] where is_wide
     order: Any  # int32
-    spare: Any  # int32, as long
+    spare: Any  # int32, as long; node_of_row is its beginning, written when nothing is parted any more
     is_wide: Any
     width: Any  # features of a block
     vector: Any  # whether rows are parted by vectors
 
 
 class Features(NamedTuple):
-    """What may be split: of the features of this tree a level takes n_level and a node n_node, as `salt` has it."""
+    """What may be split: of a tree's features a level takes n_level and a node n_node, as `salt` has it."""
 
     facts: Any  # int64 [F, 3]
     sets: Any  # uint8 [P, F]
@@ -110,7 +111,8 @@ class Desk(NamedTuple):
     heap: Any  # int64 [L]
     taken: Any  # uint8 [S]
     chosen: Any  # int64 [2, F]
-    counts: Any  # int64 [3, 256]
+    below: Any  # int32 [2, 256]
+    order: Any  # int64 [256]
     worths: Any  # float32 [2, 256]
     codes: Any  # uint8 [256]
     left: Any  # int32 [256]
@@ -213,7 +215,7 @@ def _share(thread: int, n_threads: int, n_blocks: int, n_rows: int) -> Any:
 
 @helper()
 def add_range(r: Any, block: int, account: Any, first: int, last: int, sums: Any) -> None:
-    """sums [W * 256] = those of the rows numbered first to last of a leaf, whose rows lie in several pieces."""
+    """sums [W * 256] = those of the rows first to last of a leaf, whose rows lie in several pieces."""
     for i in range(len(sums)):
         sums[i] = 0
     passed = 0
@@ -266,14 +268,15 @@ def find_split(
     total: Any,
     low: Any,
     high: Any,
-    counts: Any,
+    below: Any,
+    order: Any,
     worths: Any,
     goes_left: Any,
 ) -> Any:
     """(worth, bin, kind, sums on the left) of a feature's best split of a node; see `_hist_splits`."""
     if facts[IS_CATEGORICAL] == 0:
         return scan_numeric(
-            sums, facts[N_BINS], total, settings, facts[MONOTONE], low, high, counts[0], worths[0]
+            sums, facts[N_BINS], total, settings, facts[MONOTONE], low, high, below, worths[0]
         )
     worth, left = scan_categories(
         sums,
@@ -284,7 +287,7 @@ def find_split(
         high,
         limits.most_one_hot,
         limits.most_right,
-        counts[1],
+        order,
         worths[1],
         goes_left,
     )
@@ -339,7 +342,8 @@ def _search(
                 account[TOTAL],
                 reals[LOWEST],
                 reals[HIGHEST],
-                desk.counts[thread],
+                desk.below[thread],
+                desk.order[thread],
                 desk.worths[thread],
                 codes,
             )
@@ -527,6 +531,13 @@ def grow_tree(
     has_sets = f.sets.shape[0] > 0
     for slot in range(len(taken)):
         taken[slot] = 0
+    # This thread's rows: every n-th chunk, so that sorted rows are spread over the threads.
+    place, n = numbers[0, PIECES + 2 * thread], len(node_of_row)
+    for first in range(thread * ROW_CHUNK, n, n_threads * ROW_CHUNK):
+        for i in range(first, min(first + ROW_CHUNK, n)):
+            r.order[place] = i
+            place += 1
+    barrier(room.meeting, thread, n_threads)
     n_leaves = n_nodes = 1
     waiting = turn = 0
     # The leaves that are new, and the histogram of the one that they were.

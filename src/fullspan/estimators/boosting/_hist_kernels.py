@@ -12,12 +12,11 @@ Shapes: n rows, N rows with padding, F features, B blocks of W features, S histo
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 
-from fullspan.core.kernels import FINITE_ANY_ORDER, helper, kernel
+from fullspan.core.kernels import helper
 from fullspan.core.simd import (
     address,
     compress,
@@ -37,32 +36,7 @@ BINS = 256
 ROW_CHUNK = 2048  # rows that one thread takes in turn, so that sorted rows are spread over threads
 _AHEAD = 24  # rows: their blocks are asked for this long before they are needed
 _CODE = np.int32(255)
-_LOW = np.int64(0xFFFFFFFF)
 _SHIFT = np.int64(32)
-
-
-@kernel()
-def survey(thread: int, n_threads: int, g: Any, h: Any, out: Any) -> None:
-    """Of each chunk of rows: largest |g|, sums of |g| and g², the same of h; how many are no whole numbers.
-
-    out : float64 [chunks, 7]; a value that is not finite makes the sums not finite.
-    """
-    for chunk in range(thread, len(out), n_threads):
-        first = chunk * ROW_CHUNK
-        most_g = most_h = 0.0
-        sum_g = sum_h = square_g = square_h = broken = 0.0
-        for i in range(first, min(first + ROW_CHUNK, len(g))):
-            a, b = abs(np.float64(g[i])), np.float64(h[i])
-            b = b if not b < 0 else 0.0
-            most_g, most_h = max(most_g, a), max(most_h, b)
-            sum_g += a
-            sum_h += b
-            square_g += a * a
-            square_h += b * b
-            broken += (math.floor(a) != a) + (math.floor(b) != b)
-        out[chunk, 0], out[chunk, 1], out[chunk, 2] = most_g, sum_g, square_g
-        out[chunk, 3], out[chunk, 4], out[chunk, 5] = most_h, sum_h, square_h
-        out[chunk, 6] = broken
 
 
 @helper()
@@ -75,56 +49,6 @@ def mixed(x: Any) -> Any:
     x = np.uint32(x * np.uint32(0x846CA68B))
     x ^= x >> np.uint32(16)
     return np.uint32(x)
-
-
-@helper()
-def rounded(x: Any, chance: Any) -> Any:
-    """x rounded down or up, up with the probability of its fraction; `chance` is uniform in [0, 1).
-
-    What is whole but for float32's rounding stays as it is.
-    """
-    near = math.floor(x + 0.5)
-    return near if abs(x - near) < 1e-3 else math.floor(x + chance)
-
-
-@kernel()
-def quantise(
-    thread: int,
-    n_threads: int,
-    g: Any,
-    h: Any,
-    scale_g: float,
-    scale_h: float,
-    salt: Any,
-    first_row: int,
-    blocks: Any,
-    wide: Any,
-    out_wide: Any,
-    out_sums: Any,
-) -> None:
-    """Write quantised gradients into bytes 14 and 15 of the blocks, or (wide) into `out_wide`.
-
-    blocks : uint8 [B, N, 16]; out_wide : int64 [N]; out_sums : int64 [T], each thread's sum
-    """
-    n = len(g)
-    total = np.int64(0)
-    for first in range(thread * ROW_CHUNK, n, n_threads * ROW_CHUNK):
-        for i in range(first, min(first + ROW_CHUNK, n)):
-            bits = mixed(np.uint32(np.uint32(first_row + i) ^ salt))
-            a = rounded(np.float64(g[i]) * scale_g, np.float64(bits & np.uint32(65535)) / 65536.0)
-            b = rounded(max(np.float64(h[i]), 0.0) * scale_h, np.float64(bits >> np.uint32(16)) / 65536.0)
-            if not wide:
-                a, b = min(max(a, -127.0), 127.0), min(b, 255.0)
-            value = (np.int64(a) << _SHIFT) + np.int64(b)
-            total += value
-            if wide:
-                out_wide[i] = value
-            else:
-                low, high = np.uint8(np.int64(a) & 255), np.uint8(np.int64(b))
-                for block in range(blocks.shape[0]):
-                    blocks[block, i, 14] = low
-                    blocks[block, i, 15] = high
-    out_sums[thread] = total
 
 
 @helper()
@@ -215,26 +139,3 @@ def part_rows(block: Any, feature: int, order: Any, first: int, n: int, spare: A
     for i in range(n_right):
         order[first + n_left + i] = spare[first + i]
     return n_left
-
-
-@kernel()
-def leaf_sums(thread: int, n_threads: int, g: Any, h: Any, scales: Any, leaf_of_row: Any, out: Any) -> None:
-    """Sums of g and h of each node's rows in units so fine that they are whole: any order gives the same.
-
-    scales : float64 [2]; out : int64 [T, nodes, 2]
-    """
-    mine = out[thread]
-    scale_g, scale_h = scales[0], scales[1]
-    for first in range(thread * ROW_CHUNK, len(g), n_threads * ROW_CHUNK):
-        for i in range(first, min(first + ROW_CHUNK, len(g))):
-            node = leaf_of_row[i]
-            mine[node, 0] += np.int64(np.float64(g[i]) * scale_g)
-            mine[node, 1] += np.int64(max(np.float64(h[i]), 0.0) * scale_h)
-
-
-@kernel(fastmath=FINITE_ANY_ORDER)
-def add_leaf_values(thread: int, n_threads: int, values: Any, leaf_of_row: Any, scores: Any) -> None:
-    """scores [n] += values[leaf_of_row]."""
-    for first in range(thread * ROW_CHUNK, len(scores), n_threads * ROW_CHUNK):
-        for i in range(first, min(first + ROW_CHUNK, len(scores))):
-            scores[i] += values[leaf_of_row[i]]

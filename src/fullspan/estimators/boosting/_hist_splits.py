@@ -13,8 +13,23 @@ from typing import Any
 
 import numpy as np
 
-from fullspan.core.kernels import FINITE_ANY_ORDER, helper
-from fullspan.core.simd import use_full_vectors
+from fullspan.core.kernels import helper
+from fullspan.core.simd import (
+    address,
+    first_lane,
+    lane_numbers,
+    largest,
+    load_float32,
+    load_int32,
+    magnitude,
+    maximum,
+    select,
+    spread_float32,
+    spread_int32,
+    store,
+    to_float32,
+    unsigned_to_float32,
+)
 
 # Settings, an array of float32: units of the quantised sums, then penalties.
 UNIT_G, UNIT_H, LAMBDA, ALPHA, MIN_HESSIAN, MAX_STEP, BOUNDED = range(7)
@@ -90,47 +105,77 @@ def split_worth(left: Any, total: Any, settings: Any, direction: int, lowest: An
 
 
 @helper()
-def _plain_worths(below: Any, n: int, total: Any, settings: Any, out: Any) -> None:
-    """out[b] = what a split is worth that has ``below[b]`` on its left; n is a multiple of 16."""
-    use_full_vectors()
+def _plain_worths(
+    below_g: int, below_h: int, n: int, more_g: Any, more_h: Any, total: Any, settings: Any, out: int
+) -> Any:
+    """Worth and place of the best of the first n cuts, the first of equals, where weights have no bounds.
+
+    below_g, below_h : addresses of the sums below each cut, int32 and uint32; more_g, more_h add to them.
+    out : address of room for 256 float32
+    """
     unit_g, unit_h = settings[UNIT_G], settings[UNIT_H]
     penalty, alpha, least = settings[LAMBDA], settings[ALPHA], settings[MIN_HESSIAN]
-    for b in range(n):
-        left = below[b]
-        right = total - left
-        gl, hl = np.float32(left >> _SHIFT) * unit_g, np.float32(left & _LOW) * unit_h
-        gr, hr = np.float32(right >> _SHIFT) * unit_g, np.float32(right & _LOW) * unit_h
-        sl = max(abs(gl) - alpha, _ZERO)
-        sr = max(abs(gr) - alpha, _ZERO)
+    total_g, total_h = np.int32(total >> _SHIFT), np.int32(total & _LOW)
+    zero, nothing, lanes = spread_float32(_ZERO), spread_float32(_NONE), lane_numbers()
+    best = nothing
+    for b in range(0, n, 16):
+        left_g, left_h = load_int32(below_g + 4 * b) + more_g, load_int32(below_h + 4 * b) + more_h
+        right_g, right_h = spread_int32(total_g) - left_g, spread_int32(total_h) - left_h
+        hl, hr = unsigned_to_float32(left_h) * unit_h, unsigned_to_float32(right_h) * unit_h
+        sl = maximum(magnitude(to_float32(left_g) * unit_g) - alpha, zero)
+        sr = maximum(magnitude(to_float32(right_g) * unit_g) - alpha, zero)
         worth = sl * sl / (hl + penalty) + sr * sr / (hr + penalty)
-        out[b] = worth if (hl >= least) & (hr >= least) else _NONE
+        allowed = (hl >= least) & (hr >= least) & (lanes < np.int32(min(n - b, 16)))
+        worth = select(allowed, worth, nothing)
+        store(out + 4 * b, worth)
+        best = maximum(best, worth)
+    most = largest(best)
+    for b in range(0, n, 16):
+        lane = first_lane(load_float32(out + 4 * b) == most)
+        if lane < 16:
+            return most, np.int64(b + lane)
+    return most, np.int64(0)
 
 
-@helper(fastmath=FINITE_ANY_ORDER)
-def _largest(values: Any, n: int) -> Any:
-    use_full_vectors()
-    best = _NONE
-    for i in range(n):
-        best = max(best, values[i])
-    return best
+@helper()
+def _bounded_worths(
+    below: Any, n: int, more: Any, total: Any, settings: Any, direction: int, lowest: Any, highest: Any
+) -> Any:
+    """The same where weights have bounds."""
+    best, place = _NONE, np.int64(0)
+    for b in range(n):
+        left = packed(below[0, b], below[1, b]) + more
+        worth = split_worth(left, total, settings, direction, lowest, highest)
+        if worth > best:
+            best, place = worth, np.int64(b)
+    return best, place
+
+
+@helper()
+def packed(g: Any, h: Any) -> Any:
+    """Two sums in one word."""
+    return (np.int64(g) << _SHIFT) + (np.int64(h) & _LOW)
 
 
 @helper()
 def _best_below(
-    below: Any, n: int, total: Any, settings: Any, direction: int, lowest: Any, highest: Any, worths: Any
+    below: Any,
+    n: int,
+    more: Any,
+    total: Any,
+    settings: Any,
+    direction: int,
+    lowest: Any,
+    highest: Any,
+    worths: Any,
 ) -> Any:
-    """Worth and place of the best of the first n cuts, the first of equals."""
+    """Worth and place of the best of the first n cuts; `more` lies below all of them too."""
     if settings[BOUNDED] == _ZERO:
-        whole = min((n + 15) // 16 * 16, 256)
-        _plain_worths(below, whole, total, settings, worths)
-    else:
-        for b in range(n):
-            worths[b] = split_worth(below[b], total, settings, direction, lowest, highest)
-    best = _largest(worths, n)
-    place = 0
-    while worths[place] != best:
-        place += 1
-    return best, place
+        more_g, more_h = np.int32(more >> _SHIFT), np.int32(more & _LOW)
+        return _plain_worths(
+            address(below[0]), address(below[1]), n, more_g, more_h, total, settings, address(worths)
+        )
+    return _bounded_worths(below, n, more, total, settings, direction, lowest, highest)
 
 
 @helper()
@@ -147,23 +192,21 @@ def scan_numeric(
 ) -> Any:
     """(worth, bin, kind, sums on the left) of the best cut of a feature.
 
-    sums : int64 [256], what lies in each bin; below, worths : int64 and float32 [256], room to work in.
+    sums : int64 [256], what lies in each bin; below : int32 [2, 256], worths : float32 [256], room.
     """
     running = np.int64(0)
     for b in range(n_bins):
         running += sums[b]
-        below[b] = running
-    for b in range(n_bins, min((n_bins + 15) // 16 * 16, 256)):
-        below[b] = running
-    best, place = _best_below(below, n_bins, total, settings, direction, lowest, highest, worths)
-    kind, left = np.int64(MISSING_RIGHT), below[place]
-    missing = sums[MISSING]
+        below[0, b] = running >> _SHIFT
+        below[1, b] = running & _LOW
+    none, missing = np.int64(0), sums[MISSING]
+    best, place = _best_below(below, n_bins, none, total, settings, direction, lowest, highest, worths)
+    kind, left = np.int64(MISSING_RIGHT), packed(below[0, place], below[1, place])
     if missing != 0:
-        for b in range(min((n_bins + 15) // 16 * 16, 256)):
-            below[b] += missing
-        other, other_place = _best_below(below, n_bins, total, settings, direction, lowest, highest, worths)
+        other, at = _best_below(below, n_bins, missing, total, settings, direction, lowest, highest, worths)
         if other > best:
-            best, place, kind, left = other, other_place, np.int64(MISSING_LEFT), below[other_place]
+            best, place, kind = other, at, np.int64(MISSING_LEFT)
+            left = packed(below[0, at], below[1, at]) + missing
     return best, place, kind, left
 
 

@@ -18,7 +18,6 @@ tree is the same for any number of threads or parts of the data.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -31,21 +30,27 @@ from fullspan.core.threads import Crew, new_barrier
 from fullspan.estimators.binning import Binner
 from fullspan.estimators.boosting import _hist_grow as growth
 from fullspan.estimators.boosting import _hist_splits as splits
-from fullspan.estimators.boosting._hist_grow import Desk, Features, Grown, Limits, Room, Rows, grow_tree
-from fullspan.estimators.boosting._hist_kernels import (
-    BINS,
-    MOST_FEATURES,
-    ROW_CHUNK,
+from fullspan.estimators.boosting._hist_gradients import (
+    FINE,
+    add_leaf_values,
+    extremes,
     leaf_sums,
+    logistic_gradients,
     quantise,
+    quantise_wide,
+    squared_gradients,
     survey,
 )
+from fullspan.estimators.boosting._hist_grow import Desk, Features, Grown, Limits, Room, Rows, grow_tree
+from fullspan.estimators.boosting._hist_kernels import BINS, MOST_FEATURES, ROW_CHUNK
 
 _MOST_ROWS = 2**31 - 2**16
 _MOST_ROWS_OF_VECTORS = 2**27
 _HISTOGRAM_BYTES = 2**28
 _PADDING = 64  # rows: what is read ahead, and written beside
 _FINEST = 2.0**31
+_LANES = 16
+_TINY = 1e-30
 
 
 @dataclass(frozen=True)
@@ -114,8 +119,8 @@ class HistGrower:
     ----------
     config : GrowConfig
     binner : Binner
-    X : float32 or float64 array of shape (n_samples, n_features)
-        NaN is a missing value.
+    X : array of shape (n_samples, n_features)
+        Taken as float32; NaN is a missing value.
 
     Raises
     ------
@@ -133,15 +138,17 @@ class HistGrower:
         n_features = binner.n_features
         n_blocks = -(-n_features // MOST_FEATURES)
         self.width = -(-n_features // n_blocks)
-        self.blocks = _pack(binner, X, n_blocks, self.width, self.crew.n_threads)
+        self.blocks = binner.blocks(
+            np.ascontiguousarray(X, dtype=np.float32), self.width, _PADDING, self.crew
+        )
         self.wide = np.zeros(1, dtype=np.int64)
         self.vector = HAS_AVX512 and self.n < _MOST_ROWS_OF_VECTORS
         self._features = self._describe_features()
         self._room: Room | None = None
+        self._g: np.ndarray | None = None
+        self._h: np.ndarray | None = None
         threads = self.crew.n_threads
-        size = self.n + (threads + 2) * _PADDING
-        self._order = np.zeros(size, dtype=np.int32)
-        self._spare = np.zeros(size, dtype=np.int32)
+        self._order = np.zeros(self.n + (threads + 2) * _PADDING, dtype=np.int32)
 
     def _describe_features(self) -> Features:
         config, n_features = self.config, self.binner.n_features
@@ -202,21 +209,74 @@ class HistGrower:
         DataError
             If a gradient or hessian is not finite.
         """
-        g, h = np.ascontiguousarray(g, dtype=np.float32), np.ascontiguousarray(h, dtype=np.float32)
-        found = np.zeros((-(-self.n // ROW_CHUNK), 7))
-        self.crew.run(survey, g, h, found)
-        scales = _Scales.of(found, self.n)
-        if scales.wide and len(self.wide) == 1:
-            self.wide = np.zeros(self.blocks.shape[1], dtype=np.int64)
-        salt = np.uint32(_mixed(self.config.seed * 0x9E3779B1 + round * 0x85EBCA77 + 1))
-        sums = np.zeros(self.crew.n_threads, dtype=np.int64)
-        self.crew.run(quantise, g, h, scales.g, scales.h, salt, 0, self.blocks, scales.wide, self.wide, sums)
-        return self._grow(g, h, scales, int(sums.sum()), round, salt)
+        own_g, own_h = self._gradients()
+        own_g[: self.n], own_h[: self.n] = g, h
+        return self._grow(round)
 
-    def _grow(
-        self, g: np.ndarray, h: np.ndarray, scales: _Scales, total: int, round: int, salt: Any
-    ) -> tuple[TreeArrays, np.ndarray]:
+    def boost_logistic(
+        self, y: np.ndarray, weight: np.ndarray | None, margin: np.ndarray, round: int
+    ) -> TreeArrays:
+        """Grow one tree for the logistic loss, and add its values to the margin.
+
+        The same as `grow` with the gradients of that loss, but for the last bits of an exponential.
+
+        Parameters
+        ----------
+        y : float32 array of shape (n_samples,)
+            From 0 to 1.
+        weight : float32 array of shape (n_samples,), optional
+        margin : float32 array of shape (n_samples,)
+            Changed in place. Use `padded` for it and the others to spare a copy in each round.
+        round : int
+        """
+        return self._boost(logistic_gradients, y, weight, margin, round)
+
+    def boost_squared(
+        self, y: np.ndarray, weight: np.ndarray | None, margin: np.ndarray, round: int
+    ) -> TreeArrays:
+        """The same for the squared loss."""
+        return self._boost(squared_gradients, y, weight, margin, round)
+
+    def _boost(
+        self, gradients: Any, y: np.ndarray, weight: np.ndarray | None, margin: np.ndarray, round: int
+    ) -> TreeArrays:
+        g, h = self._gradients()
+        given = padded(y if weight is None else weight)
+        self.crew.run(gradients, padded(margin), padded(y), given, weight is not None, g, h)
+        tree, node_of_row = self._grow(round)
+        self.crew.run(add_leaf_values, tree.value, node_of_row, margin)
+        return tree
+
+    def _gradients(self) -> tuple[np.ndarray, np.ndarray]:
+        """Room for g and h, with more at the end for whole vectors."""
+        if self._g is None or self._h is None:
+            self._g, self._h = (np.zeros(self.n + _LANES, dtype=np.float32) for _ in range(2))
+        return self._g, self._h
+
+    def _quantise(self, round: int) -> tuple[_Scales, int, Any]:
+        """Round the gradients into the blocks; gives their units, their packed sum and the round's salt."""
+        (g, h), crew = self._gradients(), self.crew
+        most = np.zeros((crew.n_threads, 2), dtype=np.float32)
+        crew.run(extremes, self.n, g, h, most)
+        found = np.zeros((crew.n_threads, 5), dtype=np.int64)
+        finer = finer_units(most.max(axis=0))
+        crew.run(survey, self.n, g, h, finer, found)
+        scales = _Scales.of(most.max(axis=0), found.sum(axis=0), finer, self.n)
+        salt = np.uint32(_mixed(self.config.seed * 0x9E3779B1 + round * 0x85EBCA77 + 1))
+        sums = np.zeros(crew.n_threads, dtype=np.int64)
+        if scales.wide:
+            if len(self.wide) == 1:
+                self.wide = np.zeros(self.blocks.shape[1], dtype=np.int64)
+            crew.run(quantise_wide, self.n, g, h, scales.g, scales.h, salt, 0, self.wide, sums)
+        else:
+            units = np.float32(scales.g), np.float32(scales.h)
+            words = self.blocks.view(np.uint16)
+            crew.run(quantise, self.n, g, h, *units, salt, 0, words, sums)
+        return scales, int(sums.sum()), salt
+
+    def _grow(self, round: int) -> tuple[TreeArrays, np.ndarray]:
         config = self.config
+        scales, total, salt = self._quantise(round)
         most = self._most_leaves(total & 0xFFFFFFFF, scales)
         limits = Limits(
             most,
@@ -228,8 +288,10 @@ class HistGrower:
         )
         has_categories = bool(self.binner.is_categorical.any())
         grown = _new_grown(2 * most - 1, has_categories)
-        rows = Rows(self.blocks, self.wide, self._order, self._spare, scales.wide, self.width, self.vector)
-        node_of_row = np.empty(self.n, dtype=np.int32)
+        # Where rows are put aside while they are parted, and at the end the number of each row's leaf.
+        spare = np.empty(len(self._order), dtype=np.int32)
+        node_of_row = spare[: self.n]
+        rows = Rows(self.blocks, self.wide, self._order, spare, scales.wide, self.width, self.vector)
         room = self._working_room(most)
         self.crew.run(
             grow_tree,
@@ -245,7 +307,7 @@ class HistGrower:
         n_nodes = int(grown.n_nodes[0])
         fine = np.array([_FINEST / max(scales.most_g, 1e-300), _FINEST / max(scales.most_h, 1e-300)])
         sums = np.zeros((self.crew.n_threads, n_nodes, 2), dtype=np.int64)
-        self.crew.run(leaf_sums, g, h, fine, node_of_row, sums)
+        self.crew.run(leaf_sums, self.n, *self._gradients(), fine, node_of_row, sums)
         return self._finish(grown, n_nodes, sums.sum(axis=0) / fine), node_of_row
 
     def _most_leaves(self, total_h: int, scales: _Scales) -> int:
@@ -314,11 +376,10 @@ class HistGrower:
         root[:, growth.N_ROWS] = self.n
         first = 0
         for thread in range(threads):
-            rows = _rows_of(self.n, thread, threads)
-            self._order[first : first + len(rows)] = rows
+            count = _rows_of_thread(self.n, thread, threads)
             root[:, growth.PIECES + 2 * thread] = first
-            root[:, growth.PIECES + 2 * thread + 1] = len(rows)
-            first += len(rows) + _PADDING
+            root[:, growth.PIECES + 2 * thread + 1] = count
+            first += count + _PADDING
         reals = np.zeros((threads, most, 3), dtype=np.float32)
         reals[:, 0, growth.LOWEST], reals[:, 0, growth.HIGHEST] = -np.inf, np.inf
         marks = np.zeros((threads, most if n_sets else 1, n_sets + n_features), dtype=np.uint8)
@@ -331,7 +392,8 @@ class HistGrower:
             np.zeros((threads, most), dtype=np.int64),
             np.zeros((threads, n_slots), dtype=np.uint8),
             np.zeros((threads, 2, n_features), dtype=np.int64),
-            np.zeros((threads, 3, BINS), dtype=np.int64),
+            np.zeros((threads, 2, BINS), dtype=np.int32),
+            np.zeros((threads, BINS), dtype=np.int64),
             np.zeros((threads, 2, BINS), dtype=np.float32),
             np.zeros((threads, BINS), dtype=np.uint8),
             np.zeros((threads, BINS), dtype=np.int32),
@@ -403,24 +465,45 @@ class _Scales:
     most_h: float
 
     @classmethod
-    def of(cls, found: np.ndarray, n: int) -> _Scales:
-        """Choose from what `survey` has found in chunks of the n rows, so that no sum overflows."""
-        most_g, most_h = float(found[:, 0].max()), float(found[:, 3].max())
-        sum_g, square_g, sum_h, square_h, broken = found[:, [1, 2, 4, 5, 6]].sum(axis=0).tolist()
-        if not math.isfinite(sum_g + sum_h + square_g + square_h):
-            raise DataError("gradients and hessians must be finite numbers")
+    def of(cls, most: np.ndarray, found: np.ndarray, finer: np.ndarray, n: int) -> _Scales:
+        """Choose from what `extremes` and `survey` have found in the n rows, so that no sum overflows."""
+        most_g, most_h = most.astype(np.float64).tolist()
+        sum_g, sum_h = (found[:2] + n) / finer.astype(np.float64)
+        mean_g, mean_h = found[2:4] / n / (FINE / 2**10) ** 2
         room_g, room_h = 2.0**31 - 2 * n - 2, 2.0**32 - 2 * n - 2
-        tiny = 1e-300
-        limit_g, limit_h = room_g / max(sum_g, tiny), room_h / max(sum_h, tiny)
-        if broken == 0 and min(limit_g, limit_h) >= 1:
+        limit_g, limit_h = room_g / sum_g, room_h / sum_h
+        if found[4] == 0 and min(limit_g, limit_h) >= 1:
             return cls(1.0, 1.0, most_g > 127 or most_h > 255, most_g, most_h)
         # Rounding adds noise: at most a fiftieth to the variance, or the wide form is taken.
-        noisy = most_g**2 * n > 45**2 * square_g or most_h**2 * n > 90**2 * square_h
-        if noisy:
-            return cls(min(limit_g, 2.0**30), min(limit_h, 2.0**30), True, most_g, most_h)
-        scale_g = min(127 / max(most_g, tiny), limit_g, 2.0**100)
-        scale_h = min(255 / max(most_h, tiny), limit_h, 2.0**100)
+        if (mean_g < 1 / 45**2 and most_g > 0) or (mean_h < 1 / 90**2 and most_h > 0):
+            return cls(min(limit_g, 2.0**100), min(limit_h, 2.0**100), True, most_g, most_h)
+        scale_g = min(127 / max(most_g, _TINY), limit_g)
+        scale_h = min(255 / max(most_h, _TINY), limit_h)
         return cls(scale_g, scale_h, False, most_g, most_h)
+
+
+def finer_units(most: np.ndarray) -> np.ndarray:
+    """Units for `survey`: float32 [2], for which the largest |g| and h become `FINE`.
+
+    Raises
+    ------
+    DataError
+        If those are not finite.
+    """
+    if not np.isfinite(most).all():
+        raise DataError("gradients and hessians must be finite numbers")
+    return (FINE / np.maximum(most.astype(np.float64), _TINY)).astype(np.float32)
+
+
+def padded(values: np.ndarray) -> np.ndarray:
+    """The values as float32 that kernels may read beyond by one vector; the same array if it is such."""
+    if values.dtype == np.float32 and values.flags.c_contiguous and isinstance(values.base, np.ndarray):
+        base = values.base
+        if base.dtype == np.float32 and base.ndim == 1 and len(base) == len(values) + _LANES:
+            return values
+    room = np.zeros(len(values) + _LANES, dtype=np.float32)
+    room[: len(values)] = values
+    return room[: len(values)]
 
 
 def _new_grown(n_nodes: int, has_categories: bool) -> Grown:
@@ -431,23 +514,11 @@ def _new_grown(n_nodes: int, has_categories: bool) -> Grown:
     return Grown(numbers, reals, goes_left, np.zeros(1, dtype=np.int64))
 
 
-def _rows_of(n: int, thread: int, threads: int) -> np.ndarray:
-    """The rows of every `threads`-th chunk, beginning with chunk `thread`: sorted data is spread evenly."""
-    rows = np.arange(n, dtype=np.int32)
-    return rows[rows // ROW_CHUNK % threads == thread]
-
-
-def _pack(binner: Binner, X: np.ndarray, n_blocks: int, width: int, n_threads: int) -> np.ndarray:
-    """Codes in blocks: uint8 [B, N, 16]."""
-    codes = binner.transform(X, n_threads)
-    blocks = np.zeros((n_blocks, len(X) + _PADDING, 16), dtype=np.uint8)
-    for feature, column in enumerate(codes):
-        if binner.is_categorical[feature]:
-            known = binner.categories[feature]
-            listed = np.isin(X[:, feature], known[known >= 0]) | np.isnan(X[:, feature])
-            column = np.where(listed, column, splits.OTHER)
-        blocks[feature // width, : len(X), feature % width] = column
-    return blocks
+def _rows_of_thread(n: int, thread: int, threads: int) -> int:
+    """How many rows are in every `threads`-th chunk, from chunk `thread` on."""
+    chunks, rest = divmod(n, ROW_CHUNK)
+    whole = len(range(thread, chunks, threads))
+    return whole * ROW_CHUNK + (rest if chunks % threads == thread else 0)
 
 
 def _mixed(x: int) -> int:
