@@ -1,0 +1,59 @@
+"""Checks that every estimator passes: scikit-learn's own, and those of this project."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.base import clone, is_classifier
+from sklearn.datasets import make_classification, make_regression
+from sklearn.exceptions import SkipTestWarning
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from fullspan import estimators
+from fullspan.estimators import DecisionTreeClassifier, DecisionTreeRegressor
+
+# One instance of every public estimator, small where its defaults are large.
+ESTIMATORS = [
+    DecisionTreeClassifier(),
+    DecisionTreeRegressor(),
+]
+
+
+@parametrize_with_checks(ESTIMATORS)
+def test_scikit_learn_checks(estimator: Any, check: Any) -> None:
+    with warnings.catch_warnings():
+        # Checks of the array API need packages that are no dependency of ours.
+        warnings.simplefilter("ignore", SkipTestWarning)
+        check(estimator)
+
+
+def _data(estimator: Any) -> tuple[np.ndarray, np.ndarray]:
+    if is_classifier(estimator):
+        return make_classification(120, 6, n_informative=4, random_state=0)  # type: ignore[no-any-return]
+    X, y = make_regression(120, 6, noise=1.0, random_state=0)
+    return X, np.exp(y / np.abs(y).max())
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS, ids=lambda estimator: type(estimator).__name__)
+def test_saved_and_loaded_predicts_the_same(estimator: Any, tmp_path: Path) -> None:
+    X, y = _data(estimator)
+    fitted = clone(estimator).fit(X, y)
+    fitted.save(tmp_path / "estimator")
+    loaded = estimators.load(tmp_path / "estimator")
+    assert type(loaded) is type(fitted)
+    assert np.array_equal(loaded.predict(X), fitted.predict(X))
+    assert loaded.get_params() == fitted.get_params()
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS, ids=lambda estimator: type(estimator).__name__)
+def test_fitting_again_gives_the_same(estimator: Any) -> None:
+    X, y = _data(estimator)
+    seeded = clone(estimator)
+    if "random_state" in seeded.get_params():
+        seeded.set_params(random_state=7)
+    first = clone(seeded).fit(X, y).predict(X)
+    assert np.array_equal(clone(seeded).fit(X, y).predict(X), first)
