@@ -41,3 +41,14 @@ def descend(
         weight[feature, group] += step
         for k in range(indptr[feature], indptr[feature + 1]):
             g[indices[k]] += h[indices[k]] * data[k] * step
+
+
+@kernel()
+def add_products(data, indices, indptr, weight, out):
+    """Add X @ weight to `out` [n, n_groups] for the rows of a csr matrix, feature by feature in float32."""
+    for row in range(len(out)):
+        for group in range(out.shape[1]):
+            total = out[row, group]
+            for k in range(indptr[row], indptr[row + 1]):
+                total += data[k] * weight[indices[k], group]
+            out[row, group] = total

@@ -159,19 +159,19 @@ class TreeEnsemble(Saveable):
         )
 
     def trees(self, first_tree: int, last_tree: int) -> TreeEnsemble:
-        """Only the trees ``first_tree:last_tree``, on the same base score."""
+        """A copy of the trees ``first_tree:last_tree`` alone, on the same base score."""
         start, stop = int(self.tree_start[first_tree]), int(self.tree_start[last_tree])
         first, last = int(self.category_start[start]), int(self.category_start[stop])
-        nodes = {name: getattr(self, name)[start:stop] for name in [*_NODE_ARRAYS, "value"]}
+        nodes = {name: getattr(self, name)[start:stop].copy() for name in [*_NODE_ARRAYS, "value"]}
         return TreeEnsemble(
             self.n_features,
             self.n_groups,
             base_score=self.base_score,
             tree_start=self.tree_start[first_tree : last_tree + 1] - start,
-            tree_group=self.tree_group[first_tree:last_tree],
-            tree_weight=self.tree_weight[first_tree:last_tree],
+            tree_group=self.tree_group[first_tree:last_tree].copy(),
+            tree_weight=self.tree_weight[first_tree:last_tree].copy(),
             category_start=self.category_start[start : stop + 1] - first,
-            categories=self.categories[first:last],
+            categories=self.categories[first:last].copy(),
             zero_is_missing=self.zero_is_missing,
             **nodes,
         )
@@ -183,7 +183,7 @@ class TreeEnsemble(Saveable):
         last_tree: int | None = None,
         base_margin: NDArray[Any] | None = None,
         n_threads: int | None = None,
-    ) -> NDArray[np.float32]:
+    ) -> NDArray[Any]:
         """Raw scores: the base score, or `base_margin`, plus what the trees ``first_tree:last_tree`` add.
 
         Parameters
@@ -199,7 +199,8 @@ class TreeEnsemble(Saveable):
 
         Returns
         -------
-        float32 array of shape (n_samples, n_groups)
+        array of shape (n_samples, n_groups)
+            float32, or float64 where `value` is.
         """
         last_tree = self.n_trees if last_tree is None else last_tree
         out = np.empty((X.shape[0], self.n_groups), dtype=self.value.dtype)
@@ -213,7 +214,7 @@ class TreeEnsemble(Saveable):
             )  # fmt: skip
 
         self._for_blocks(X, add, n_threads)
-        return out.astype(np.float32, copy=False)
+        return out
 
     def leaves(
         self, X: Any, first_tree: int = 0, last_tree: int | None = None, n_threads: int | None = None

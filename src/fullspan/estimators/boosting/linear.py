@@ -8,7 +8,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from fullspan.estimators.boosting._linear_kernels import descend
+from fullspan.estimators.boosting._linear_kernels import add_products, descend
 from fullspan.estimators.saving import Saveable
 
 
@@ -43,9 +43,12 @@ class LinearModel(Saveable):
         """Raw scores [n_samples, n_groups]."""
         if X.shape[1] != self.n_features:
             raise ValueError(f"X has {X.shape[1]} features, but the model was made for {self.n_features}")
-        start = self.base_score if base_margin is None else base_margin
-        product = _present(X) @ self.weight
-        return (np.asarray(start, np.float32) + (self.bias + product)).astype(np.float32)
+        start = np.asarray(self.base_score if base_margin is None else base_margin, np.float32)
+        out = np.empty((X.shape[0], self.n_groups), dtype=np.float32)
+        out[:] = self.bias + start
+        rows = sp.csr_matrix(_present(X), dtype=np.float32)
+        add_products(rows.data, rows.indices, rows.indptr, self.weight, out)
+        return out
 
     def contributions(self, X: Any) -> NDArray[np.float32]:
         """What each feature adds [n_samples, n_groups, n_features + 1], the bias last."""

@@ -106,7 +106,8 @@ class _Link(Objective):
     def to_margin(self, base_score: Array) -> Array:
         if not np.all(base_score > 0):
             raise ValueError(f"base_score must be greater than 0 for {self.name}, got {base_score.tolist()}")
-        return np.asarray(np.log(base_score))
+        # In float64: NumPy's float32 logarithm may be off by a digit.
+        return np.log(base_score.astype(np.float64)).astype(np.float32)
 
 
 class _SquaredError(Objective):
@@ -190,7 +191,7 @@ class _Logistic(Objective):
         if not np.all((base_score >= 0) & (base_score <= 1)):
             raise ValueError(f"base_score must be in (0,1) for the logistic loss, got {base_score.tolist()}")
         p = np.clip(np.asarray(base_score, np.float32), _EPS, 1 - _EPS)
-        return np.asarray(-np.log(1 / p - 1))
+        return (-np.log((1 / p - 1).astype(np.float64))).astype(np.float32)
 
     def prediction(self, margin: Array) -> Array:
         return margin if self.name == "binary:logitraw" else _sigmoid(margin)

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
-from sklearn.utils.validation import _check_sample_weight, check_array, check_is_fitted
+from sklearn.utils.validation import _check_sample_weight, check_array, check_is_fitted, column_or_1d
 
 from fullspan.estimators.boosting import xgboost_format
 from fullspan.estimators.boosting._data import categorical_mask, features_of
@@ -388,7 +388,9 @@ class _XGB(Saveable, BaseEstimator):
             base = np.broadcast_to(given, objective.n_outputs).copy()
         else:
             base = np.atleast_1d(objective.base_score(rows.y, rows.weight))
-        return objective.to_margin(base.astype(np.float32)).astype(np.float64)
+        margins = objective.to_margin(base.astype(np.float32)).astype(np.float64)
+        # The biases of linear models take up the rest, as in XGBoost, whose files mean it so.
+        return np.full_like(margins, margins[0]) if self.booster == "gblinear" else margins
 
     def _start(self, xgb_model: Any, objective: Objective) -> Model:
         """The model to go on from."""
@@ -481,7 +483,9 @@ class _XGB(Saveable, BaseEstimator):
         -------
         array of shape (n_samples,) or (n_samples, n_outputs)
         """
-        return self._predict(X, output_margin, iteration_range, base_margin)
+        out = self._predict(X, output_margin, iteration_range, base_margin)
+        # scikit-learn wants float64 where there are several outputs.
+        return out if out.ndim == 1 or output_margin else out.astype(np.float64)
 
     def apply(self, X: Any, iteration_range: tuple[int, int] | None = None) -> NDArray[np.float32]:
         """The leaf of each row in each tree.
@@ -913,7 +917,7 @@ class XGBClassifier(ClassifierMixin, _XGB):
                 self.classes_, self.n_classes_ = np.array([0, 1]), 2
                 self.n_labels_ = labels.shape[1]
             return labels.astype(np.float32)
-        labels = _column(labels)
+        labels = column_or_1d(labels, warn=True)
         if reset:
             self.classes_ = np.unique(labels)
             self.n_classes_ = len(self.classes_)
@@ -1102,11 +1106,3 @@ class XGBRanker(_XGB):
         groups = RankingGroups.of(len(target), qid, group)
         margin = self._margin(X, None, None)
         return evaluate("ndcg", self._objective, target, margin, None, groups)
-
-
-def _column(y: Array) -> Array:
-    if y.ndim == 2 and y.shape[1] == 1:
-        y = y[:, 0]
-    if y.ndim != 1:
-        raise ValueError(f"y should be a 1d array, got an array of shape {y.shape} instead.")
-    return y

@@ -100,9 +100,9 @@ def _bounded(text: str) -> int:
 class _Reader:
     """Takes values by key; says file and key where one is missing or of another kind."""
 
-    def __init__(self, path: Path, tree: Any) -> None:
+    def __init__(self, path: Path, document: Any) -> None:
         self.path = path
-        self.tree = tree
+        self.document = document
 
     def damaged(self, key: str, what: str) -> CheckpointError:
         return CheckpointError(f"{self.path} is damaged: {key} {what}")
@@ -150,7 +150,7 @@ class _Reader:
         return array
 
     def content(self) -> Content:
-        learner = self.get(self.tree, "learner", "the file")
+        learner = self.get(self.document, "learner", "the file")
         name = "learner"
         shape = self.get(learner, "learner_model_param", name)
         name = "learner.learner_model_param"
@@ -230,6 +230,8 @@ class _Reader:
         values = self.numbers(model, "weights", name, np.float32, (n_features + 1) * n_outputs)
         table = values.reshape(n_features + 1, n_outputs)
         rounds = self.whole(model, "boosted_rounds", name, 2**31, 0)
+        # XGBoost starts the margins of all outputs at the first one's base score.
+        base = np.full(n_outputs, base[0])
         return LinearModel(n_features, n_outputs, base, table[:-1].copy(), table[-1].copy(), rounds)
 
     def forest(
@@ -513,7 +515,7 @@ def _booster(content: Content) -> dict[str, Any]:
         },
         "iteration_indptr": list(range(0, model.n_trees + 1, step)),
         "tree_info": model.tree_group.tolist(),
-        "trees": [_tree(model, t, content.is_categorical) for t in range(model.n_trees)],
+        "trees": [_tree(model, t) for t in range(model.n_trees)],
     }
     gbtree = {"model": forest, "name": "gbtree"}
     if np.all(model.tree_weight == 1):
@@ -521,20 +523,21 @@ def _booster(content: Content) -> dict[str, Any]:
     return {"gbtree": gbtree, "name": "dart", "weight_drop": [float(w) for w in model.tree_weight]}
 
 
-def _tree(model: TreeEnsemble, t: int, is_categorical: Array) -> dict[str, Any]:
-    span = slice(int(model.tree_start[t]), int(model.tree_start[t + 1]))
+def _tree(model: TreeEnsemble, t: int) -> dict[str, Any]:
+    model = _without_loose_nodes(model.trees(t, t + 1))
+    span = slice(0, int(model.tree_start[1]))
     left, right = model.left[span], model.right[span]
-    n, inner = len(left), model.left[span] >= 0
+    n, inner = len(left), left >= 0
     parents = np.full(n, _ROOT_PARENT, dtype=np.int32)
     parents[left[inner]] = parents[right[inner]] = np.flatnonzero(inner)
-    first = model.category_start[span]
-    sizes = model.category_start[span.start + 1 : span.stop + 1] - first
+    first = model.category_start[:-1]
+    sizes = np.diff(model.category_start)
     nodes = np.flatnonzero(inner & (sizes > 0))
     return {
         "base_weights": model.value[span],
-        "categories": model.categories[first[0] : first[0] + sizes.sum()].astype(np.int32),
+        "categories": model.categories,
         "categories_nodes": nodes.astype(np.int32),
-        "categories_segments": (first - first[0])[nodes].astype(np.int64),
+        "categories_segments": first[nodes].astype(np.int64),
         "categories_sizes": sizes[nodes].astype(np.int64),
         "default_left": model.default_left[span].astype(np.uint8),
         "id": t,
@@ -553,6 +556,28 @@ def _tree(model: TreeEnsemble, t: int, is_categorical: Array) -> dict[str, Any]:
             "size_leaf_vector": "1",
         },
     }
+
+
+def _without_loose_nodes(tree: TreeEnsemble) -> TreeEnsemble:
+    """One tree without nodes that nothing leads to, which XGBoost keeps where it has pruned."""
+    reached = np.zeros(len(tree.left), dtype=bool)
+    waiting = [0]
+    while waiting:
+        node = waiting.pop()
+        reached[node] = True
+        if tree.left[node] >= 0:
+            waiting += [int(tree.left[node]), int(tree.right[node])]
+    if reached.all():
+        return tree
+    # Nodes that nothing leads to are leaves: they own no categories.
+    new_index = np.cumsum(reached).astype(np.int32) - 1
+    for side in (tree.left, tree.right):
+        side[side >= 0] = new_index[side[side >= 0]]
+    for name in ("left", "right", "feature", "threshold", "default_left", "value", "gain", "cover"):
+        setattr(tree, name, getattr(tree, name)[reached])
+    tree.category_start = np.concatenate([tree.category_start[:-1][reached], tree.category_start[-1:]])
+    tree.tree_start = np.array([0, len(tree.left)])
+    return tree
 
 
 def _encoded(content: Content) -> dict[str, Any]:
