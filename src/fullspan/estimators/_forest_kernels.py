@@ -156,7 +156,7 @@ def grow_tree(rows, targets, weights, cuts, categorical, counts_of, limits_of, s
         impurities[node] = node_impurity
         n_node_samples[node] = size
         weighted[node] = weight
-        _write_value(n_classes, totals, weight, value[node])
+        write_value(n_classes, totals, weight, value[node])
         missing_go_left[node] = 0
         category_start[node + 1] = n_words
 
@@ -314,7 +314,7 @@ def _sum_up(criterion, n_classes, stats, order, start, stop, totals):
 
 
 @helper()
-def _write_value(n_classes, totals, weight, value):
+def write_value(n_classes, totals, weight, value):
     if n_classes == 1:
         value[0] = totals[1] / weight
     elif n_classes == 2:
