@@ -106,9 +106,10 @@ def _nodes_of_tree(tree: Tree, n_trees: int) -> _Nodes:
 
 
 def _boosted(estimator: Any, name: str) -> Any:
-    ensemble, objective = estimator.get_booster(), estimator.objective_
+    ensemble = estimator.get_booster()
     if not isinstance(ensemble, TreeEnsemble):
         raise CheckpointError(f"only boosted trees are written as ONNX, this {name} has another booster")
+    ensemble = ensemble.trees(*estimator._trees(None))  # after early stopping, up to the best round
     if len(ensemble.categories) or ensemble.zero_is_missing is not None:
         raise CheckpointError(
             "categorical splits, and zeros that stand for missing, cannot be written as ONNX"
@@ -121,7 +122,7 @@ def _boosted(estimator: Any, name: str) -> Any:
     if classes is not None:
         return _graph([sums, _named("Softmax", "sums", "probabilities")], ensemble.n_features, classes)
     link = {"count:poisson": "Exp", "reg:gamma": "Exp", "reg:tweedie": "Exp", "reg:logistic": "Sigmoid"}
-    operator = link.get(objective, "Identity")
+    operator = link.get(estimator._objective.name, "Identity")
     return _graph([sums, _named(operator, "sums", "prediction")], ensemble.n_features, None)
 
 
