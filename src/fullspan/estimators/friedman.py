@@ -14,6 +14,11 @@ from scipy.stats import gmean
 from sklearn.base import BaseEstimator
 from sklearn.utils.stats import _weighted_percentile
 
+from fullspan.estimators._gradient_boosting_kernels import (
+    exponential_residuals,
+    log_odds_residuals,
+    multinomial_residuals,
+)
 from fullspan.estimators.losses import (
     AbsoluteError,
     Exponential,
@@ -97,8 +102,9 @@ class Objective:
 
 
 def _leaf_means(leaf: np.ndarray, n_leaves: int, weight: np.ndarray, *values: np.ndarray) -> list[np.ndarray]:
-    total = np.bincount(leaf, weight, n_leaves)
-    return [np.bincount(leaf, weight * each, n_leaves) / total for each in values]
+    """Weighted means, summed leaf by leaf as scikit-learn sums them."""
+    rows = _by_leaf(leaf, n_leaves)
+    return [np.array([np.average(each[r], weights=weight[r]) for r in rows]) for each in values]
 
 
 class _Percentile(Objective):
@@ -181,10 +187,20 @@ class _Classes(Objective):
 class _LogOdds(_Classes):
     score_factor = 2.0  # the deviance
 
+    def residuals(self, y: np.ndarray, raw: np.ndarray) -> np.ndarray:
+        residual = np.empty(len(y))
+        log_odds_residuals(y, raw[:, 0], residual)
+        return residual[:, None]
+
 
 class _Exponential(_Classes):
     def first(self, predictions: np.ndarray) -> np.ndarray:
         return super().first(predictions) / 2
+
+    def residuals(self, y: np.ndarray, raw: np.ndarray) -> np.ndarray:
+        residual = np.empty(len(y))
+        exponential_residuals(y, raw[:, 0], residual)
+        return residual[:, None]
 
     def leaf_values(
         self,
@@ -212,7 +228,9 @@ class _Multinomial(_Classes):
         return np.asarray(np.log(shares / gmean(shares, axis=1, keepdims=True)))
 
     def residuals(self, y: np.ndarray, raw: np.ndarray) -> np.ndarray:
-        return -self.closs.gradient(y, raw)
+        residual = np.empty_like(raw)
+        multinomial_residuals(y, raw, residual)
+        return residual
 
     def predict_proba(self, raw: np.ndarray) -> np.ndarray:
         return self.closs.inverse_link(raw)
