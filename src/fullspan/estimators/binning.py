@@ -95,8 +95,8 @@ class Binner(Saveable):
         sample_weight : array of shape (n_samples,), optional
             The quantiles are of the weighted distribution.
         categorical : bool array of shape (n_features,), optional
-            Which columns hold numbers that stand for categories. At most 254 categories, the most frequent
-            ones, get a code of their own.
+            Which columns hold whole numbers that stand for categories (fractions are cut off). At most 254
+            categories, the most frequent ones, get a code of their own.
         n_threads : int, optional
             One for each usable core by default.
         seed : int
@@ -147,17 +147,15 @@ class Binner(Saveable):
         self._check_width(X)
         codes = np.empty((self.n_features, len(X)), dtype=np.uint8)
         if X.dtype == np.float32:
-            table, is_category = self._table(16)
+            table, lanes = self._table(16)
             with Crew(n_threads) as crew:
-                crew.run(
-                    write_codes, np.ascontiguousarray(X), table, is_category, 16, MISSING, MISSING, codes
-                )
+                crew.run(write_codes, np.ascontiguousarray(X), table, lanes, 16, MISSING, codes)
             return codes
 
         def write(feature: int) -> None:
             column = X[:, feature]
             if self.is_categorical[feature]:
-                known = self.categories[feature]
+                column, known = np.floor(column), self.categories[feature]
                 place = np.searchsorted(known, column)
                 there = place < len(known)
                 there[there] = known[place[there]] == column[there]
@@ -184,12 +182,12 @@ class Binner(Saveable):
         Returns
         -------
         blocks : uint8 array of shape (n_blocks, n_samples + padding, 16)
-            255 where a value is missing, 254 where a category is negative or has no code.
+            255 where a value is missing, 254 where a category has no code.
         """
         self._check_width(X)
-        table, is_category = self._table(width)
+        table, lanes = self._table(width)
         blocks = np.zeros((len(table), len(X) + padding, 16), dtype=np.uint8)
-        crew.run(write_blocks, X, table, is_category, width, UNKNOWN, MISSING, blocks)
+        crew.run(write_blocks, X, table, lanes, UNKNOWN, blocks)
         return blocks
 
     def _check_width(self, X: np.ndarray) -> None:
@@ -197,26 +195,26 @@ class Binner(Saveable):
             raise DataError(f"X has {X.shape[1]} columns, the bins are those of {self.n_features}")
 
     def _table(self, width: int) -> tuple[np.ndarray, np.ndarray]:
-        """Cuts or categories of all features as the kernels want them, and which of the two they are."""
+        """Cuts or categories of all features, and what the kernels need to know of each lane."""
         n_groups = -(-self.n_features // width)
         table = np.full((n_groups, 16, 256), np.inf, dtype=np.float32)
-        is_category = np.zeros((n_groups, 16), dtype=np.int32)
+        lanes = np.zeros((n_groups, 3, 16), dtype=np.int32)
         for feature, categorical in enumerate(self.is_categorical):
             group, lane = divmod(feature, width)
-            is_category[group, lane] = categorical
+            lanes[group, :, lane] = 4 * feature, categorical, MISSING
             entries = self.categories[feature] if categorical else float32_below(self.cuts[feature])
             table[group, lane, : len(entries)] = entries
-        return table, is_category
+        return table, lanes
 
 
 def float32_below(cuts: np.ndarray) -> np.ndarray:
-    """The largest float32 that is at most each cut: a float32 is above the one when it is above the other."""
+    """The largest float32 up to each cut: a float32 is above the one when it is above the other."""
     nearest = cuts.astype(np.float32)
     return np.where(nearest > cuts, np.nextafter(nearest, np.float32(-np.inf)), nearest)
 
 
 def sample_rows(n: int, seed: int) -> np.ndarray | None:
-    """Ascending numbers of the rows whose quantiles are taken, one of each stretch; None stands for all rows."""
+    """Ascending numbers of the rows whose quantiles are taken, one of each stretch; None for all rows."""
     if n <= SAMPLE_ROWS:
         return None
     jitter = np.random.default_rng(seed).random(SAMPLE_ROWS)
@@ -275,9 +273,9 @@ def midpoints(lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
 
 
 def find_categories(column: np.ndarray, weight: np.ndarray | None, most: int) -> np.ndarray:
-    """The most frequent categories of a column, ascending; equally frequent ones by their number."""
+    """The most frequent categories of a column, ascending."""
     there = ~np.isnan(column)
-    values, inverse, counts = np.unique(column[there], return_inverse=True, return_counts=True)
+    values, inverse, counts = np.unique(np.floor(column[there]), return_inverse=True, return_counts=True)
     if len(values) > most:
         share = counts if weight is None else np.bincount(inverse, weight[there], len(values))
         values = np.sort(values[np.argsort(-share, kind="stable")[:most]])

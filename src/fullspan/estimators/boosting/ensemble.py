@@ -12,10 +12,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from fullspan.core.device import usable_cores
 from fullspan.estimators.boosting._kernels import add_margins, find_leaves
+from fullspan.estimators.boosting.predict import pack
 from fullspan.estimators.saving import Saveable
 
 # Rows of a sparse matrix that are made dense at a time, and of a task for a thread.
 _BLOCK = 4096
+# Rows times trees from which on packing the trees is worth its while.
+_PACKED_WORK = 100_000
 _NODE_ARRAYS = {
     "left": np.int32,
     "right": np.int32,
@@ -207,6 +210,12 @@ class TreeEnsemble(Saveable):
         out[:] = self.base_score if base_margin is None else base_margin
         weight = self.tree_weight.astype(self.value.dtype)
 
+        if self._may_be_packed(X, last_tree - first_tree):
+            packed = pack(self, first_tree, last_tree)
+            if packed is not None:
+                packed.add_margins(np.ascontiguousarray(X, np.float32), out, n_threads)
+                return out
+
         def add(block: NDArray[np.float32], rows: slice) -> None:
             add_margins(
                 block, 0, len(block), first_tree, last_tree, self.tree_start, self.tree_group, weight,
@@ -252,6 +261,15 @@ class TreeEnsemble(Saveable):
         amount = self.gain[inner] if kind.endswith("gain") else self.cover[inner]
         total = np.bincount(feature, weights=amount, minlength=self.n_features)
         return total if kind.startswith("total_") else total / np.maximum(count, 1)
+
+    def _may_be_packed(self, X: Any, n_trees: int) -> bool:
+        """Whether there is enough work to make packing the trees worth its while."""
+        return bool(
+            not sp.issparse(X)
+            and self.zero_is_missing is None
+            and X.shape[1] == self.n_features
+            and X.shape[0] * n_trees >= _PACKED_WORK
+        )
 
     def _routing(self) -> tuple[NDArray[Any], ...]:
         return (

@@ -126,6 +126,8 @@ class HistGrower:
     ------
     ConfigError
         If a constraint does not fit the features.
+    DataError
+        If there are too many rows, or a category is negative.
     """
 
     def __init__(self, config: GrowConfig, binner: Binner, X: np.ndarray) -> None:
@@ -134,6 +136,11 @@ class HistGrower:
         self.n = len(X)
         if self.n > _MOST_ROWS:
             raise DataError(f"X has {self.n} rows, at most {_MOST_ROWS} fit", "fit parts of the data")
+        for feature, known in enumerate(binner.categories):
+            if len(known) and known[0] < 0:
+                raise DataError(
+                    f"feature {feature} has the category {known[0]:g}", "number categories from 0"
+                )
         self.crew = Crew(config.n_threads)
         n_features = binner.n_features
         n_blocks = -(-n_features // MOST_FEATURES)
@@ -423,8 +430,7 @@ class HistGrower:
             if kind[node] == splits.CATEGORIES:
                 right_codes = np.flatnonzero(grown.goes_left[node] == 0)
                 known = self.binner.categories[feature[node]]
-                listed = known[right_codes[right_codes < len(known)]]
-                categories.append(np.sort(listed[listed >= 0]).astype(np.int32))
+                categories.append(known[right_codes[right_codes < len(known)]].astype(np.int32))
                 category_start[node + 1] = len(categories[-1])
                 default_left[node] = grown.goes_left[node, splits.MISSING] != 0
             else:
