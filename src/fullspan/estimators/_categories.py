@@ -130,7 +130,7 @@ def _codes(values: NDArray[Any], categories: NDArray[Any]) -> NDArray[np.float32
 
 def _missing(values: NDArray[Any]) -> NDArray[np.bool_]:
     if values.dtype.kind == "f":
-        return np.isnan(values)
+        return np.asarray(np.isnan(values))
     if values.dtype.kind != "O":
         return np.zeros(len(values), dtype=bool)
     return np.array([value is None or value is _pandas_na() or value != value for value in values], bool)

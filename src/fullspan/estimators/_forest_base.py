@@ -163,9 +163,7 @@ class Forest(MultiOutputMixin, Repeated):  # type: ignore[misc]
                 self._set_oob_score_and_attributes(X, y, scoring_function=self.oob_score)
             else:
                 self._set_oob_score_and_attributes(X, y)
-        if hasattr(self, "classes_") and self.n_outputs_ == 1:
-            self.n_classes_ = self.n_classes_[0]
-            self.classes_ = self.classes_[0]
+        self._unwrap_classes()
         return self
 
     def _validate_fit(self, X: Any, y: Any) -> tuple[Any, NDArray[Any]]:
@@ -250,7 +248,7 @@ class Forest(MultiOutputMixin, Repeated):  # type: ignore[misc]
         )
         calls = [(_grow_one, (job, tree, number)) for number, tree in enumerate(trees)]
         self.estimators_ += in_order(calls, thread_count(self.n_jobs, trees), self.verbose)
-        return n_more
+        return int(n_more)
 
     def _source(self, X: Any, n_classes: NDArray[np.int64], tree: Any) -> BinnedRows | Columns:
         """X in bins where trees grow on bins, and as columns for exact growth elsewhere."""
@@ -287,6 +285,9 @@ class Forest(MultiOutputMixin, Repeated):  # type: ignore[misc]
             self._describe_classes(tree, n_classes)
         return tree
 
+    def _unwrap_classes(self) -> None:
+        """Make lists of one output's classes plain arrays."""
+
     def _describe_classes(self, tree: Any, n_classes: NDArray[np.int64]) -> None:
         """What a fitted tree says of its classes, which are the codes of the forest's."""
 
@@ -294,7 +295,7 @@ class Forest(MultiOutputMixin, Repeated):  # type: ignore[misc]
         n_jobs = self.n_jobs
         if n_jobs is None:
             return usable_cores()
-        return n_jobs if n_jobs > 0 else max(1, usable_cores() + 1 + n_jobs)
+        return int(n_jobs) if n_jobs > 0 else max(1, usable_cores() + 1 + n_jobs)
 
     def _require_scorable(self, y: NDArray[np.float64]) -> None:
         kind = type_of_target(y)
@@ -420,7 +421,7 @@ class Forest(MultiOutputMixin, Repeated):  # type: ignore[misc]
         if not shares:
             return np.zeros(self.n_features_in_)
         means = np.mean(shares, axis=0)
-        return means / np.sum(means)
+        return np.asarray(means / np.sum(means))
 
     @property
     def estimators_samples_(self) -> list[NDArray[np.int32]]:

@@ -1,4 +1,5 @@
-# mypy: allow-untyped-decorators, allow-untyped-calls
+# mypy: allow-untyped-defs, allow-untyped-decorators, allow-untyped-calls
+# mypy: disable-error-code="assignment"
 """Growing whole trees on binned rows, and sending rows down all trees of a forest."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# mypy: allow-untyped-decorators, allow-untyped-calls
+# mypy: allow-untyped-defs, allow-untyped-decorators, allow-untyped-calls
 """Growing trees level by level from summed histograms: the same draws and the same splits as `grow_tree`."""
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def draw_features(keys, drawn, n_features, chosen):
 
 @kernel()
 def fill_histograms(codes, labels, counts, order, starts, stops, features, pair, out):
-    """Histograms of nodes of one tree: sums of the drawn rows (all, and of class 1; or of each class), and rows.
+    """Histograms of nodes of one tree: drawn rows (all, and of class 1; or of each class), and distinct rows.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-# mypy: allow-untyped-decorators, allow-untyped-calls
+# mypy: allow-untyped-defs, allow-untyped-decorators, allow-untyped-calls
 """Sending rows down grown trees, sixteen bytes a node and eight rows side by side."""
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-# mypy: allow-untyped-decorators, allow-untyped-calls
+# mypy: allow-untyped-defs, allow-untyped-decorators, allow-untyped-calls
+# mypy: disable-error-code="call-arg, var-annotated"
 """Best splits from histograms of binned features: what growing in memory and growing over partitions share.
 
 A row has two statistics. In *pair* problems (two classes, or a regression) they are (w, w y) and a bin of a

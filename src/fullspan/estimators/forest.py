@@ -22,8 +22,8 @@ class RandomForestClassifier(ClassifierMixin, Forest):  # type: ignore[misc]
     """A forest of classification trees whose class frequencies are averaged.
 
     With fewer than 2,000 rows the trees are scikit-learn's, split for split, for the same `random_state`.
-    From then on features are put into at most 255 bins once, and trees grow on histograms of the bins: several
-    times as fast, exact where a feature has no more than 255 values. What histograms do not do is grown
+    From then on features are put into at most 255 bins once, and trees grow on histograms of the bins: much
+    faster, exact where a feature has no more than 255 values. What histograms do not do is grown
     exactly with any number of rows: several outputs, more than 64 classes, `max_leaf_nodes`, `monotonic_cst`,
     negative weights, and the absolute error of `RandomForestRegressor`.
 
@@ -242,6 +242,10 @@ class RandomForestClassifier(ClassifierMixin, Forest):  # type: ignore[misc]
             for classes, column in zip(self.classes_, y.T, strict=True)
         ]
         return codes, compute_sample_weight(balance[0] if self.n_outputs_ == 1 else balance, y)
+
+    def _unwrap_classes(self) -> None:
+        if self.n_outputs_ == 1:
+            self.classes_, self.n_classes_ = self.classes_[0], self.n_classes_[0]
 
     def _describe_classes(self, tree: Any, n_classes: NDArray[np.int64]) -> None:
         codes = [np.arange(count, dtype=np.float64) for count in n_classes]

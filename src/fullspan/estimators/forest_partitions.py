@@ -1,7 +1,7 @@
 """Random forests over data in parts: the forest that one fit to all rows would give, bit for bit.
 
-Every statistic is an integer: how often rows of each class were drawn, by bins of the features that a node has
-drawn. Their sums decide the splits of a whole level of several trees at a time.
+Every statistic is an integer: how often rows of each class were drawn, by bins of the features that a node
+looks at. Their sums decide the splits of a whole level of several trees at a time.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ def fit_partitions(forest: RandomForestClassifier, partitions: Partitions) -> Ra
     Parameters
     ----------
     forest : RandomForestClassifier
-        Its trees are those that ``forest.fit`` grows on all rows in the order of the parts, for a whole-number
-        `random_state`, from 2,000 rows on (fewer are not put into bins by ``fit``).
+        Its trees are those that ``forest.fit`` grows on all rows in the order of the parts, for the same number
+        as `random_state`, from 2,000 rows on (fewer are not put into bins by ``fit``).
     partitions : Partitions
         Each part is (X, y): a float array of shape (n_rows, n_features), NaN where a value is missing, and
         n_rows classes.
@@ -144,7 +144,7 @@ class _Worker:
 
     def __init__(self, part: tuple[Any, Any]) -> None:
         X, y = part
-        self.X = check_array(X, dtype=np.float32, ensure_all_finite="allow-nan")
+        self.X: NDArray[np.float32] = check_array(X, dtype=np.float32, ensure_all_finite="allow-nan")
         self.y = column_or_1d(y)
         check_classification_targets(self.y)
         self.token = uuid.uuid4().hex
@@ -157,7 +157,7 @@ class _Worker:
         if sampled is None:
             return self.X
         here = sampled - first_rows[self.token]
-        return self.X[here[(here >= 0) & (here < len(self.X))]]
+        return np.asarray(self.X[here[(here >= 0) & (here < len(self.X))]])
 
     def bin(self, binner: Binner, classes: NDArray[Any], first_rows: dict[str, int], n_samples: int) -> None:
         self.codes = np.ascontiguousarray(binner.transform(self.X).T)
@@ -167,7 +167,7 @@ class _Worker:
         self.first, self.n_samples = first_rows[self.token], n_samples
 
     def begin(self, seeds: list[int], n_drawn: int | None) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Draw this part's share of each tree's rows; returns the sums and the number of rows of the roots."""
+        """Draw this part's share of each tree's rows; returns the roots' sums and numbers of rows."""
         self.counts, self.orders = [], []
         self.segments: dict[tuple[int, int], tuple[int, int]] = {}
         sums = np.zeros((len(seeds), self.width), np.int64)
@@ -255,12 +255,15 @@ class _Growing:
 
     def add(self, impurity: float, n_rows: int, weight: float, value: NDArray[np.float64]) -> int:
         """A new leaf; returns its number."""
-        for column, entry in (
-            (self.left, LEAF), (self.right, LEAF), (self.feature, UNDEFINED),
-            (self.threshold, float(UNDEFINED)), (self.missing_left, 0), (self.impurity, impurity),
-            (self.n_rows, n_rows), (self.weight, weight), (self.value, value),
-        ):  # fmt: skip
-            column.append(entry)  # type: ignore[attr-defined]
+        self.left.append(LEAF)
+        self.right.append(LEAF)
+        self.feature.append(UNDEFINED)
+        self.threshold.append(float(UNDEFINED))
+        self.missing_left.append(0)
+        self.impurity.append(impurity)
+        self.n_rows.append(n_rows)
+        self.weight.append(weight)
+        self.value.append(value)
         return len(self.left) - 1
 
     def finished(self, n_features: int, n_classes: int) -> Tree:
