@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fullspan.core.kernels import helper
+from fullspan.estimators.tree._compiling import helper
 from fullspan.estimators.tree._records import BEST_RANK, COUNT, ENTROPY, ORDER, RANK
 from fullspan.estimators.tree._sorting_kernels import introsort
 
@@ -92,7 +92,9 @@ def _rank_categories(work, n_categories):
     # A mean, or the share of the second of two classes, tells all.
     last = sums.shape[0] - 1
     if last > _MEANS + 1:
-        _project_on_principal_component(sums, n_categories)
+        _project_on_principal_component(
+            sums, n_categories, work.directions[0], work.directions[1], work.directions[2]
+        )
     present = 0
     for code in range(n_categories):
         categories[RANK, code] = _ABSENT
@@ -107,14 +109,15 @@ def _rank_categories(work, n_categories):
 
 
 @helper()
-def _project_on_principal_component(sums, n_categories):
+def _project_on_principal_component(sums, n_categories, centre, direction, turned):
     """Where each category's means lie along the direction of their greatest weighted variance.
 
     Found by power iteration, from the category that contributes most. Overwrites the last of the means.
     """
     n_means = sums.shape[0] - _MEANS
-    centre, direction, turned = np.zeros(n_means), np.zeros(n_means), np.zeros(n_means)
     total = 0.0
+    for m in range(n_means):
+        centre[m] = 0.0
     for code in range(n_categories):
         total += sums[_WEIGHT, code]
         for m in range(n_means):

@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from fullspan.core.kernels import helper
+from fullspan.estimators.tree._compiling import helper
 from fullspan.estimators.tree._records import (
     ABSOLUTE,
     ENTROPY,

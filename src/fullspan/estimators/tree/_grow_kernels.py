@@ -8,7 +8,7 @@ import numpy as np
 from fullspan.core.kernels import helper, kernel
 from fullspan.estimators.tree._category_kernels import write_bits
 from fullspan.estimators.tree._criteria_kernels import impurity, middle_value, reset, sum_up, write_value
-from fullspan.estimators.tree._ordering_kernels import part_presorted
+from fullspan.estimators.tree._ordering_kernels import is_presorted, part_presorted
 from fullspan.estimators.tree._records import TOTAL, WEIGHT
 from fullspan.estimators.tree._split_kernels import find_split
 
@@ -144,9 +144,13 @@ def grow_tree(columns, targets, rules, work, n_rows):
         if not places[node, 4]:
             continue
         start, end, position, depth = places[node, 0], places[node, 1], places[node, 2], places[node, 3]
-        if columns.packed.shape[0] and not (
-            _cannot_split(rules, depth + 1, position - start, figures[node, 0])
-            and _cannot_split(rules, depth + 1, end - position, figures[node, 1])
+        # Not for children that are leaves, or that are sorted on the spot.
+        if (
+            is_presorted(columns, position - start)
+            and not _cannot_split(rules, depth + 1, position - start, figures[node, 0])
+        ) or (
+            is_presorted(columns, end - position)
+            and not _cannot_split(rules, depth + 1, end - position, figures[node, 1])
         ):
             part_presorted(columns, work, start, position, end)
         if n_waiting + 2 > waiting.shape[0]:

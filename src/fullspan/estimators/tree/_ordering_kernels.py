@@ -9,11 +9,22 @@ from __future__ import annotations
 
 import numpy as np
 
-from fullspan.core.kernels import helper
+from fullspan.estimators.tree._compiling import helper
 from fullspan.estimators.tree._sorting_kernels import NAN_KEY, bits_of_key, introsort
 
 # Values that lie this near are not told apart. In float32, as every value here.
 THRESHOLD_STEP = np.float32(1e-7)
+_FEW = 15
+# Among this many rows no two splits are equally good by chance, so that a last bit hardly ever decides:
+# a few equal values may then stand in any order.
+_MANY = 4096
+_RARELY = 64
+
+
+@helper()
+def is_presorted(columns, n):
+    """Whether presorted columns are kept for nodes of this size: sorting a few rows costs less than that."""
+    return n > _FEW and columns.packed.shape[0] > 0
 
 
 @helper()
@@ -22,7 +33,7 @@ def order_rows(columns, targets, work, f, start, end):
     if len(columns.indptr):
         _order_sparse(columns, work, f, start, end)
         return 0
-    if columns.packed.shape[0] and _unpack(columns, targets, work, f, start, end):
+    if is_presorted(columns, end - start) and _unpack(columns, targets, work, f, start, end):
         return _count_missing(columns, work, f, start, end)
     n_missing = gather(columns, work, f, start, end)
     introsort(work.values, work.samples, start, end - n_missing, work.stack)
@@ -55,12 +66,13 @@ def _unpack(columns, targets, work, f, start, end):
     """Take the order from the presorted column, unless sorting would give another and that would show."""
     words = columns.packed[f]
     if targets.order_matters:
-        if columns.has_missing[f] and words[end - 1] >> np.uint64(32) == NAN_KEY:
-            return False
-        equal = False
+        n_equal = 0
         for p in range(start + 1, end):
-            equal |= words[p] >> np.uint64(32) == words[p - 1] >> np.uint64(32)
-        if equal:
+            n_equal += words[p] >> np.uint64(32) == words[p - 1] >> np.uint64(32)
+        if n_equal > (end - start) // _RARELY if end - start > _MANY else n_equal > 0:
+            return False
+        # Which of the rows without a value comes first, sorting decides in its own way.
+        if end - start <= _MANY and words[end - 1] >> np.uint64(32) == NAN_KEY:
             return False
     bits = work.values.view(np.uint32)
     for p in range(start, end):

@@ -67,6 +67,7 @@ class Work(NamedTuple):
     absolute_ranks: NDArray[np.int64]  # [2, n_rows], then
     categories: NDArray[np.int64]  # [4, most categories], see below
     category_sums: NDArray[np.float64]  # [2 + n_outputs * max_n_classes, most categories]
+    directions: NDArray[np.float64]  # [3, n_outputs * max_n_classes] scratch of their ranking
 
 
 # Rows of `Work.sums`. NumPy's integers: for each of Python's, Numba would compile its callees once more.

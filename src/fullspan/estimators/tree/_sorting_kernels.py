@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from fullspan.core.kernels import helper, kernel
+from fullspan.core.kernels import kernel
+from fullspan.estimators.tree._compiling import helper
 
 _SMALL = 15
 SORT_STACK = 3 * 128

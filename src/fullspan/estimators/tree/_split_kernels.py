@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from fullspan.core.kernels import helper
 from fullspan.estimators.tree._category_kernels import keep_ranks, order_by_category, part_by_category
+from fullspan.estimators.tree._compiling import helper
 from fullspan.estimators.tree._criteria_kernels import child_value, impurity, move_to, proxy, reset
 from fullspan.estimators.tree._ordering_kernels import (
     THRESHOLD_STEP,

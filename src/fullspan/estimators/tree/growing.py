@@ -153,6 +153,7 @@ def grow(columns: Columns, targets: Targets, rules: Rules, seed: int) -> Tree:
         absolute_ranks=np.empty((2, len(samples) if rules.criterion == ABSOLUTE else 0), np.int64),
         categories=np.empty((4, most_categories), np.int64),
         category_sums=np.empty((2 + shape[0] * shape[1], most_categories)),
+        directions=np.empty((3, shape[0] * shape[1])),
     )
     integers, floats, values, words = grow_tree(columns, targets, rules, work, len(samples))
     is_split = integers[:, LEFT] >= 0
