@@ -426,7 +426,8 @@ class BaggingClassifier(ClassifierMixin, _Bagging):  # type: ignore[misc]
         ndarray of shape (n_samples,)
         """
         _raise_for_params(params, self, "predict")
-        labels: np.ndarray = self.classes_.take(self.predict_proba(X, **params).argmax(axis=1), axis=0)
+        codes = self.predict_proba(X, **params).argmax(axis=1)
+        labels: np.ndarray = self.classes_.take(codes, axis=0)
         return labels
 
     def predict_proba(self, X: Any, **params: Any) -> np.ndarray:

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone, is_classifier, is_regressor
-from sklearn.utils import Bunch, check_random_state, get_tags
+from sklearn.utils import Bunch, assert_all_finite, check_random_state, get_tags
 from sklearn.utils._user_interface import _print_elapsed_time
 from sklearn.utils.metadata_routing import _routing_enabled, process_routing
 from sklearn.utils.metaestimators import _BaseComposition
@@ -55,6 +55,13 @@ def fit_one(
                 f"Underlying estimator {type(estimator).__name__} does not support sample weights."
             ) from error
     return estimator
+
+
+def require_finite_labels(y: Any) -> None:
+    """Refuse NaN and infinity among numeric labels, before anything takes them for classes."""
+    labels = np.asarray(y)
+    if labels.dtype.kind == "f":
+        assert_all_finite(labels, input_name="y")
 
 
 def routed(owner: Any, method: str, params: dict[str, Any], otherwise: Callable[[], Bunch]) -> Bunch:

@@ -42,6 +42,7 @@ from fullspan.estimators.combining import (
     fit_one,
     in_order,
     is_dropped,
+    require_finite_labels,
     routed,
     thread_count,
 )
@@ -362,6 +363,7 @@ class StackingClassifier(ClassifierMixin, _Stacking):  # type: ignore[misc]
         self
         """
         _raise_for_params(fit_params, self, "fit", allow=["sample_weight"])
+        require_finite_labels(y)
         check_classification_targets(y)
         if type_of_target(y) == "multilabel-indicator":
             encoded = [np.unique(column, return_inverse=True) for column in np.asarray(y).T]

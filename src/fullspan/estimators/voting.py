@@ -16,7 +16,14 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import _check_feature_names_in, check_is_fitted, column_or_1d
 
-from fullspan.estimators.combining import NamedEstimators, fit_one, in_order, is_dropped, thread_count
+from fullspan.estimators.combining import (
+    NamedEstimators,
+    fit_one,
+    in_order,
+    is_dropped,
+    require_finite_labels,
+    thread_count,
+)
 
 
 class _Voting(TransformerMixin, NamedEstimators):  # type: ignore[misc]
@@ -194,6 +201,7 @@ class VotingClassifier(ClassifierMixin, _Voting):  # type: ignore[misc]
         self
         """
         _raise_for_params(fit_params, self, "fit", allow=["sample_weight"])
+        require_finite_labels(y)
         kind = type_of_target(y, input_name="y")
         if kind in ("unknown", "continuous"):
             raise ValueError(
