@@ -29,8 +29,7 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.core.imputils import lower_builtin, lower_cast
-from numba.core.typing import signature
-from numba.core.typing.templates import AbstractTemplate, infer_global
+from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import intrinsic, models, register_model
 
 from fullspan.core.device import cpu_features
@@ -45,7 +44,7 @@ _F32 = ir.FloatType()
 _ELEMENTS: dict[Any, Any] = {types.boolean: _I1, types.int32: _I32, types.float32: _F32}
 
 
-class Vector(types.Type):  # type: ignore[misc]
+class Vector(types.Type):
     """Numba's type of 16 lanes of one kind of number; of boolean: a mask."""
 
     def __init__(self, element: Any) -> None:
@@ -59,7 +58,7 @@ MASK = Vector(types.boolean)
 
 
 @register_model(Vector)
-class _VectorModel(models.PrimitiveModel):  # type: ignore[misc]
+class _VectorModel(models.PrimitiveModel):
     def __init__(self, manager: Any, vector: Vector) -> None:
         super().__init__(manager, vector, _lanes_of(_ELEMENTS[vector.element]))
 
@@ -98,7 +97,7 @@ def _add_operator(symbol: Any, of_floats: str | None, of_integers: str | None, c
     """Let kernels use `symbol` on vectors; the names are the builder's methods, or a predicate."""
 
     @infer_global(symbol)
-    class _Template(AbstractTemplate):  # type: ignore[misc]
+    class _Template(AbstractTemplate):
         def generic(self, arguments: Any, keywords: Any) -> Any:
             vector = _common(arguments) if len(arguments) == 2 else None
             if vector is None or (of_floats if vector.element == types.float32 else of_integers) is None:
@@ -140,7 +139,7 @@ for _symbol, _sign in (
 
 
 @infer_global(operator.invert)
-class _Invert(AbstractTemplate):  # type: ignore[misc]
+class _Invert(AbstractTemplate):
     def generic(self, arguments: Any, keywords: Any) -> Any:
         (argument,) = arguments
         return signature(argument, argument) if argument in (MASK, INT32) else None
@@ -391,7 +390,7 @@ def to_int32(typing_context: Any, vector: Any) -> Any:
     return INT32(vector), generate
 
 
-def _of_floats(name: str, n_arguments: int, doc: str) -> Any:
+def _float_function(name: str, n_arguments: int, doc: str) -> Any:
     """A function of float32 vectors that LLVM has."""
     kind = _lanes_of(_F32)
 
@@ -410,10 +409,10 @@ def _of_floats(name: str, n_arguments: int, doc: str) -> Any:
     return _intrinsic(function)
 
 
-floor = _of_floats("llvm.floor.v16f32", 1, "The whole number below.")
-magnitude = _of_floats("llvm.fabs.v16f32", 1, "Without the sign.")
-maximum = _of_floats("llvm.maxnum.v16f32", 2, "The larger of two; the other one where one is NaN.")
-minimum = _of_floats("llvm.minnum.v16f32", 2, "The smaller of two; the other one where one is NaN.")
+floor = _float_function("llvm.floor.v16f32", 1, "The whole number below.")
+magnitude = _float_function("llvm.fabs.v16f32", 1, "Without the sign.")
+maximum = _float_function("llvm.maxnum.v16f32", 2, "The larger of two; the other one where one is NaN.")
+minimum = _float_function("llvm.minnum.v16f32", 2, "The smaller of two; the other one where one is NaN.")
 
 
 @_intrinsic

@@ -92,7 +92,7 @@ def pack(ensemble: TreeEnsemble, first_tree: int = 0, last_tree: int | None = No
     nodes[target] = word
     values = np.zeros(n_nodes, dtype=np.float32)
     weight = ensemble.tree_weight[first_tree:last_tree][tree_of_node]
-    values[target] = ensemble.value[part] * weight
+    values[target] = np.asarray(ensemble.value[part], np.float32) * weight
     sets = np.zeros((0, 8), dtype=np.int32)
     if categories.any():
         sets = np.zeros((n_nodes, 8), dtype=np.int32)
@@ -104,7 +104,7 @@ def pack(ensemble: TreeEnsemble, first_tree: int = 0, last_tree: int | None = No
 def _paired_numbers(left: np.ndarray, right: np.ndarray, inner: np.ndarray, root: np.ndarray) -> np.ndarray:
     """New numbers of nodes in their trees, for which a right child follows its sibling."""
     if (right[inner] == left[inner] + 1).all():
-        return np.arange(len(left)) - root
+        return np.asarray(np.arange(len(left)) - root)
     number = np.zeros(len(left), dtype=np.int64)
     pairs = np.flatnonzero(inner)
     # The k-th split of a tree gets the children 2k + 1 and 2k + 2.
