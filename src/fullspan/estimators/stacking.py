@@ -93,9 +93,9 @@ class _Stacking(TransformerMixin, NamedEstimators):  # type: ignore[misc]
             ]
             predictions = list(in_order(predict_folds, threads))
         if rows is not None:
+            fit_params = _check_method_params(X, fit_params, indices=rows)
             X, y = _safe_indexing(X, rows), y[rows]
             predictions = [_rows_of(each, rows) for each in predictions]
-            fit_params = _check_method_params(X, fit_params, indices=rows)
         fit_one(self.final_estimator_, self._table(X, predictions), y, fit_params)
         return self
 
