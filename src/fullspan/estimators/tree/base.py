@@ -22,6 +22,7 @@ from sklearn.utils.validation import (
 )
 
 from fullspan.estimators.tree._records import Rules
+from fullspan.estimators.tree.categories import CategoryEncoder
 from fullspan.estimators.tree.growing import CRITERIA, SEED_LIMIT, columns_of, grow, targets_of
 from fullspan.estimators.tree.pruning import pruned, pruning_path
 from fullspan.estimators.tree.structure import Tree
@@ -61,7 +62,10 @@ class BaseDecisionTree(MultiOutputMixin, BaseEstimator):  # type: ignore[misc]
         "min_impurity_decrease": [Interval(Real, 0.0, None, closed="left")],
         "ccp_alpha": [Interval(Real, 0.0, None, closed="left")],
         "monotonic_cst": ["array-like", None],
+        "categorical_features": ["array-like", StrOptions({"from_dtype"}), None],
     }
+
+    _encoder: CategoryEncoder | None = None  # of categorical features, if there are any
 
     def get_depth(self) -> int:
         """Splits on the longest way from the root to a leaf."""
@@ -139,11 +143,21 @@ class BaseDecisionTree(MultiOutputMixin, BaseEstimator):  # type: ignore[misc]
         tags.input_tags.allow_nan = True
         return tags
 
+    @property
+    def categories_(self) -> list[Any] | None:
+        """The categories of each feature in the order of their codes (None: numeric); None if all are."""
+        check_is_fitted(self)
+        return None if self._encoder is None else self._encoder.categories
+
     def _support_missing_values(self, X: Any) -> bool:
         return not sp.issparse(X) and bool(self.__sklearn_tags__().input_tags.allow_nan)
 
     def _validate_fit(self, X: Any, y: Any) -> tuple[Any, Any]:
         """X as float32 array or csc matrix and y as array, finite apart from allowed NaN."""
+        self._encoder = None
+        if self.categorical_features is not None:
+            self._encoder = CategoryEncoder(self.categorical_features).fit(X)
+            X = self._encoder.transform(X)
         for_X = {"dtype": np.float32, "accept_sparse": "csc", "ensure_all_finite": False}
         for_y = {"ensure_2d": False, "dtype": None}
         X, y = validate_data(self, X, y, validate_separately=(for_X, for_y))
@@ -177,6 +191,8 @@ class BaseDecisionTree(MultiOutputMixin, BaseEstimator):  # type: ignore[misc]
         if not check_input:
             _check_n_features(self, X, reset=False)
             return X
+        if self._encoder is not None and not sp.issparse(X):
+            X = self._encoder.transform(X)
         X = validate_data(
             self,
             X,
@@ -207,11 +223,16 @@ class BaseDecisionTree(MultiOutputMixin, BaseEstimator):  # type: ignore[misc]
         if class_weight is not None:
             sample_weight = class_weight if sample_weight is None else sample_weight * class_weight
         self.max_features_ = self._resolved_max_features()
+        n_categories = None if self._encoder is None else self._encoder.n_categories()
+        if n_categories is not None and self.monotonic_cst is not None:
+            if np.any(np.asarray(self.monotonic_cst)[n_categories > 0] != 0):
+                raise ValueError("Categorical features cannot have monotonic constraints.")
         rules = self._rules(
             n_samples, n_samples if sample_weight is None else np.sum(sample_weight), n_classes
         )
         columns = columns_of(
             X,
+            n_categories,
             presorted=not rules.random_splits
             and self.max_features_ >= _WORTH_PRESORTING * self.n_features_in_,
         )

@@ -53,6 +53,12 @@ class DecisionTreeClassifier(Saveable, ClassifierMixin, BaseDecisionTree):  # ty
     monotonic_cst : array-like of int of shape (n_features,), optional
         1, 0 or -1: the second class's probability may only rise, do anything or only fall with the feature.
         For two classes and one output.
+    categorical_features : array-like of bool, int or str, "from_dtype" or None
+        Mask, indices or names of columns whose values are categories; or those of pandas' category dtype.
+        Their splits part the categories into two sets: the best two, where ranking by the mean target finds
+        them (one target or two classes), otherwise parted along the first principal component of the class
+        fractions. Missing values, and categories that a node never saw, go to the side that was best for
+        missing ones, or else to the larger one.
 
     Attributes
     ----------
@@ -66,6 +72,8 @@ class DecisionTreeClassifier(Saveable, ClassifierMixin, BaseDecisionTree):  # ty
         Only if X has string column names.
     max_features_ : int
         `max_features` as a number.
+    categories_ : list of length n_features_in_ or None
+        The categories of each feature in the order of their codes, None for numeric ones.
     feature_importances_ : array of shape (n_features_in_,)
         Share of each feature in the impurity that all splits remove.
 
@@ -107,6 +115,7 @@ class DecisionTreeClassifier(Saveable, ClassifierMixin, BaseDecisionTree):  # ty
         class_weight: Any = None,
         ccp_alpha: float = 0.0,
         monotonic_cst: Any = None,
+        categorical_features: Any = None,
     ) -> None:
         self.criterion = criterion
         self.splitter = splitter
@@ -121,6 +130,7 @@ class DecisionTreeClassifier(Saveable, ClassifierMixin, BaseDecisionTree):  # ty
         self.class_weight = class_weight
         self.ccp_alpha = ccp_alpha
         self.monotonic_cst = monotonic_cst
+        self.categorical_features = categorical_features
 
     @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
     def fit(self, X: Any, y: Any, sample_weight: Any = None, check_input: bool = True) -> Self:
@@ -231,10 +241,13 @@ random_state, max_leaf_nodes, min_impurity_decrease, ccp_alpha
         As in `DecisionTreeClassifier`.
     monotonic_cst : array-like of int of shape (n_features,), optional
         1, 0 or -1: the prediction may only rise, do anything or only fall with the feature. For one output.
+    categorical_features : array-like of bool, int or str, "from_dtype" or None
+        As in `DecisionTreeClassifier`.
 
     Attributes
     ----------
-    tree_, n_outputs_, n_features_in_, feature_names_in_, max_features_, feature_importances_
+    tree_, n_outputs_, n_features_in_, feature_names_in_, max_features_, categories_, \
+feature_importances_
         As in `DecisionTreeClassifier`.
 
     References
@@ -269,6 +282,7 @@ random_state, max_leaf_nodes, min_impurity_decrease, ccp_alpha
         min_impurity_decrease: float = 0.0,
         ccp_alpha: float = 0.0,
         monotonic_cst: Any = None,
+        categorical_features: Any = None,
     ) -> None:
         if isinstance(criterion, str) and criterion == "friedman_mse":
             warnings.warn(
@@ -288,6 +302,7 @@ random_state, max_leaf_nodes, min_impurity_decrease, ccp_alpha
         self.min_impurity_decrease = min_impurity_decrease
         self.ccp_alpha = ccp_alpha
         self.monotonic_cst = monotonic_cst
+        self.categorical_features = categorical_features
 
     @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
     def fit(self, X: Any, y: Any, sample_weight: Any = None, check_input: bool = True) -> Self:
