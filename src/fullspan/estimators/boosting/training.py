@@ -15,7 +15,7 @@ from fullspan.estimators.binning import Binner
 from fullspan.estimators.boosting.approx import ApproxGrower
 from fullspan.estimators.boosting.ensemble import TreeEnsemble, densified
 from fullspan.estimators.boosting.exact import ExactGrower
-from fullspan.estimators.boosting.hist import HistGrower
+from fullspan.estimators.boosting.hist import HistGrower, padded
 from fullspan.estimators.boosting.linear import CoordinateDescent, LinearModel
 from fullspan.estimators.boosting.metrics import evaluate
 from fullspan.estimators.boosting.objectives import Objective, residual_quantile
@@ -79,6 +79,14 @@ class WeakModel(Saveable):
 Model = TreeEnsemble | LinearModel | WeakModel
 
 
+# Methods of `HistGrower`.
+_FAST_ROUNDS = {
+    "binary:logistic": "boost_logistic",
+    "reg:logistic": "boost_logistic",
+    "reg:squarederror": "boost_squared",
+}
+
+
 class TreeBooster:
     """gbtree and dart."""
 
@@ -101,6 +109,7 @@ class TreeBooster:
         self.dropped: Array = np.empty(0, dtype=np.int64)
         self.dropped_margins: list[Array] = []
         self.random = np.random.default_rng([settings.config.seed, 2, self.n_trees])
+        self.fast: tuple[Array, Array | None, Array] | None = None
 
     def training_margin(self) -> Array:
         """Margins to take gradients at: without the dropped trees."""
@@ -118,6 +127,36 @@ class TreeBooster:
             self.dropped_margins.append(one.margin(self.rows.X, base_margin=zero))
             margin -= self.weight[tree] * self.dropped_margins[-1]
         return margin
+
+    def has_fast_rounds(self) -> bool:
+        """Whether the grower can do whole rounds by itself: gradients, tree and margins."""
+        fast = _FAST_ROUNDS.get(self.objective.name)
+        simple = self.settings.booster == "gbtree" and self.settings.n_parallel == 1
+        return (
+            fast is not None
+            and simple
+            and self.settings.subsample >= 1
+            and self.objective.n_outputs == 1
+            and isinstance(self.grower, HistGrower)
+        )
+
+    def fast_step(self) -> list[TreeEnsemble]:
+        """A round in compiled code, for the commonest objectives."""
+        if self.fast is None:
+            weight = self.objective.row_weights(self.rows.y, self.rows.weight)
+            self.fast = (
+                padded(self.rows.y[:, 0]),
+                None if weight is None else padded(np.ascontiguousarray(weight[:, 0], np.float32)),
+                padded(self.rows.margin[:, 0]),
+            )
+            self.rows.margin = self.fast[2][:, None]
+        boost = getattr(self.grower, _FAST_ROUNDS[self.objective.name])
+        grown = boost(*self.fast, self.n_trees)
+        tree = _as_ensemble(grown, self.rows.X.shape[1], 1, 0, self.base_score)
+        self.trees.append(tree)
+        self.weight = np.append(self.weight, np.float32(1))
+        self.n_trees += 1
+        return [tree]
 
     def step(self, g: Array, h: Array, margin: Array) -> list[TreeEnsemble]:
         """Grow this round's trees and add them to the training margins."""
@@ -309,7 +348,13 @@ def rounds(
             one.start(base_score)
             if start is not None:
                 one.margin = start.margin(one.X, base_margin=one.base_margin)
+        fast = custom is None and isinstance(booster, TreeBooster) and booster.has_fast_rounds()
         for round in range(settings.n_rounds):
+            if fast:
+                assert isinstance(booster, TreeBooster)
+                booster.advance(evals, booster.fast_step())
+                yield booster
+                continue
             margin = booster.training_margin()
             if custom is None:
                 g, h = objective.gradients(margin, rows.y, rows.weight, round)
