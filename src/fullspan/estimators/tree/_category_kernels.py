@@ -1,4 +1,4 @@
-# mypy: allow-untyped-decorators, allow-untyped-calls
+# mypy: allow-untyped-defs, allow-untyped-decorators, allow-untyped-calls
 """Splits of a categorical feature: its categories are ranked, and a split parts the ranks.
 
 With one target, or with two classes, ranking categories by the mean target makes one of these splits the best

@@ -1,4 +1,4 @@
-# mypy: allow-untyped-decorators, allow-untyped-calls
+# mypy: allow-untyped-defs, allow-untyped-decorators, allow-untyped-calls
 """Impurities of a node and of its two children, updated while rows move from the right child to the left.
 
 Every sum is taken in scikit-learn's order, so that candidates compare as they do there down to the last bit.

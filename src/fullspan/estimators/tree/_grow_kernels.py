@@ -1,4 +1,4 @@
-# mypy: allow-untyped-decorators, allow-untyped-calls
+# mypy: allow-untyped-defs, allow-untyped-decorators, allow-untyped-calls
 """Growing a tree: depth first, or best first when the number of leaves is limited."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# mypy: allow-untyped-defs
 """Kernels that send rows down a finished tree."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# mypy: allow-untyped-decorators, allow-untyped-calls
+# mypy: allow-untyped-defs, allow-untyped-decorators, allow-untyped-calls
 """Bringing a node's rows into a feature's order, and parting them at a split.
 
 `Work.samples` and `Work.values` hold, between `start` and `end`, the node's rows and their values of

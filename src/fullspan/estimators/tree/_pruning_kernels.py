@@ -1,4 +1,4 @@
-# mypy: allow-untyped-decorators, allow-untyped-calls
+# mypy: allow-untyped-defs, allow-untyped-decorators, allow-untyped-calls
 """Kernels of minimal cost-complexity pruning."""
 
 from __future__ import annotations

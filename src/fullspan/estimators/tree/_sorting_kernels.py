@@ -1,4 +1,4 @@
-# mypy: allow-untyped-decorators, allow-untyped-calls
+# mypy: allow-untyped-defs, allow-untyped-decorators, allow-untyped-calls
 """Kernels that order a node's rows by a feature.
 
 Sums of floats depend on their order in the last bit, and where two splits are equally good that bit decides.

@@ -1,4 +1,4 @@
-# mypy: allow-untyped-decorators, allow-untyped-calls
+# mypy: allow-untyped-defs, allow-untyped-decorators, allow-untyped-calls
 """The search for a node's split: which features are looked at, and which threshold is best.
 
 Features are drawn as scikit-learn draws them, from the same xorshift numbers: without replacement, features

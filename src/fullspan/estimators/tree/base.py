@@ -81,7 +81,7 @@ class BaseDecisionTree(MultiOutputMixin, BaseEstimator):  # type: ignore[misc]
     def feature_importances_(self) -> NDArray[np.float64]:
         """Share of each feature in the impurity that all splits remove, of shape (n_features,)."""
         check_is_fitted(self)
-        return self.tree_.compute_feature_importances()  # type: ignore[no-any-return]
+        return self.tree_.compute_feature_importances()
 
     def apply(self, X: Any, check_input: bool = True) -> NDArray[np.int64]:
         """The leaf that each row ends in.
@@ -98,7 +98,7 @@ class BaseDecisionTree(MultiOutputMixin, BaseEstimator):  # type: ignore[misc]
             Numbers of nodes in ``tree_``.
         """
         check_is_fitted(self)
-        return self.tree_.apply(self._validate_X_predict(X, check_input))  # type: ignore[no-any-return]
+        return self.tree_.apply(self._validate_X_predict(X, check_input))
 
     def decision_path(self, X: Any, check_input: bool = True) -> Any:
         """Which nodes each row passes, leaves included.

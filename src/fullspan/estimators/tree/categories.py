@@ -77,7 +77,7 @@ class CategoryEncoder(Saveable):
         return np.array([0 if c is None else len(c) for c in self.categories], np.int64)
 
     def _chosen(self, X: Any, n_features: int) -> NDArray[np.bool_]:
-        meant = self.categorical_features
+        meant: Any = self.categorical_features
         if isinstance(meant, str):  # "from_dtype"
             if not hasattr(X, "dtypes"):
                 return np.zeros(n_features, np.bool_)
@@ -92,7 +92,8 @@ class CategoryEncoder(Saveable):
                     "categorical_features set as a boolean mask must have shape (n_features,), "
                     f"got: {meant.shape}"
                 )
-            return meant
+            chosen[meant] = True
+            return chosen
         if meant.dtype.kind in "iu":
             if meant.min() < 0 or meant.max() >= n_features:
                 raise ValueError("categorical_features set as integer indices must be in [0, n_features - 1]")
@@ -128,12 +129,20 @@ def _columns(X: Any) -> list[Any]:
 
 
 def _is_missing(values: NDArray[Any]) -> NDArray[np.bool_]:
-    """Of None, NaN and pandas' NA and NaT: only they do not equal themselves."""
     if values.dtype.kind == "f":
-        return np.isnan(values)
+        missing: NDArray[np.bool_] = np.isnan(values)
+        return missing
     if values.dtype != object:
         return np.zeros(len(values), np.bool_)
-    return np.array([v is None or (v != v) is not False for v in values], np.bool_)
+    return np.array([value is None or not _equals_itself(value) for value in values], np.bool_)
+
+
+def _equals_itself(value: Any) -> bool:
+    """False for NaN and for pandas' NaT and NA, the last of which has no truth."""
+    try:
+        return bool(value == value)
+    except TypeError:
+        return False
 
 
 def _categories_of(column: Any) -> NDArray[Any]:

@@ -185,7 +185,8 @@ def grow(columns: Columns, targets: Targets, rules: Rules, seed: int) -> Tree:
 def _without(packed: NDArray[np.uint64], weight: NDArray[np.float64]) -> NDArray[np.uint64]:
     """Presorted columns without the rows of no weight."""
     kept = (weight != 0.0)[(packed & np.uint64(0x7FFFFFFF)).astype(np.int64)]
-    return packed[kept].reshape(len(packed), -1)
+    without: NDArray[np.uint64] = packed[kept].reshape(len(packed), -1)
+    return without
 
 
 def _positions(samples: NDArray[np.int32], n_samples: int) -> NDArray[np.int32]:

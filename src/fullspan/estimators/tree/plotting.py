@@ -100,14 +100,20 @@ def plot_tree(
     width = max(x for x, _ in places.values()) + 1
     height = max(y for _, y in places.values()) + 1
     drawn: list[Any] = []
-    common = {} if fontsize is None else {"fontsize": fontsize}
+    common: dict[str, Any] = {} if fontsize is None else {"fontsize": fontsize}
     for node, (x, depth) in places.items():
         at = ((x + 0.5) / width, (height - depth - 0.5) / height)
         cropped = max_depth is not None and depth > max_depth
         face = "grey" if cropped else text.color(node) if filled else axes.get_facecolor()
-        box = {"fc": face, **({"boxstyle": "round"} if rounded else {})}
+        box: dict[str, Any] = {"fc": face, **({"boxstyle": "round"} if rounded else {})}
         content = "\n  (...)  \n" if cropped else text(node)
-        style = {"ha": "center", "va": "center", "bbox": box, "zorder": 100 - 10 * depth, **common}
+        style: dict[str, Any] = {
+            "ha": "center",
+            "va": "center",
+            "bbox": box,
+            "zorder": 100 - 10 * depth,
+            **common,
+        }
         parent = _parent(text.tree, node)
         if parent is None:
             drawn.append(axes.annotate(content, at, xycoords="axes fraction", **style))

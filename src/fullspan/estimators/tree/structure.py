@@ -92,6 +92,11 @@ class Tree(Saveable):
         return len(self.children_left)
 
     @property
+    def capacity(self) -> int:
+        """Nodes that there is room for: just those that there are."""
+        return self.node_count
+
+    @property
     def n_outputs(self) -> int:
         """How many targets one row has."""
         return len(self.n_classes)
@@ -218,7 +223,9 @@ class Tree(Saveable):
         importances = np.bincount(self.feature[splits], weights=decrease, minlength=self.n_features)
         importances = importances / self.weighted_n_node_samples[0]
         total = importances.sum()
-        return importances / total if normalize and total > 0.0 else importances
+        if normalize and total > 0.0:
+            importances /= total
+        return importances
 
     def categories_left(self, node: int) -> NDArray[np.int64] | None:
         """The codes that go left at `node`, or None if its split is numeric."""
