@@ -49,8 +49,9 @@ def main() -> None:
     for name, rounds in figures.items():
         fit, predict, accuracy = (statistics.median(column) for column in zip(*rounds, strict=True))
         results[name] = {"fit": fit, "predict": predict, "accuracy": accuracy}
+        fits = [seconds for seconds, _, _ in rounds]
         print(
-            f"{name:12}: fit {fit:.2f} s ({min(r[0] for r in rounds):.2f} to {max(r[0] for r in rounds):.2f}), "
+            f"{name:12}: fit {fit:.2f} s ({min(fits):.2f} to {max(fits):.2f}), "
             f"predict {N_HELD_OUT / predict / 1e6:.2f} M rows/s, accuracy {accuracy:.4f}"
         )
     for number, what in enumerate(("fit", "predict")):

@@ -29,6 +29,7 @@ KINDS = [RandomForestClassifier, RandomForestRegressor]
         ({"bootstrap": False, "max_samples": 0.5}, "`max_sample` cannot be set"),
         ({"monotonic_cst": [1]}, "monotonic_cst has shape 1"),
         ({"categorical_features": [9]}, "categorical_features"),
+        ({"categorical_features": [0], "monotonic_cst": [1, 0, 0, 0]}, "monotonic constraints"),
         ({"categorical_features": [0.5]}, "categorical_features"),
     ],
 )
@@ -47,11 +48,8 @@ def test_wrong_data(kind: Any) -> None:
         kind(2).fit(X, sparse.csr_matrix(Y[:, None]))
     with pytest.raises(ValueError, match="non-negative"):
         kind(2).fit(X, Y, sample_weight=np.where(Y == 0, -1.0, 1.0))
-    with pytest.raises(ValueError, match="sparse matrix"):
+    with pytest.raises(ValueError, match="sparse input"):
         kind(2, categorical_features=[0]).fit(sparse.csr_matrix(X), Y)
-    with pytest.raises(ValueError, match=r"at index 1 .* cardinality of 300"):
-        many = np.column_stack([np.zeros(300), np.arange(300)])
-        kind(2, categorical_features=[1]).fit(many, np.arange(300) % 2)
 
 
 def test_wrong_targets() -> None:

@@ -180,6 +180,17 @@ def test_categories_are_split_by_their_means(kind: Any) -> None:
     assert np.array_equal(forest.predict(X).round(), y)
     unknown = forest.predict(np.array([[99.0, 0.0], [np.nan, 0.0]]))
     assert unknown[0] == unknown[1]
+    small = kind(3, categorical_features=[0], random_state=0).fit(X[:500], y[:500])
+    assert np.mean(small.predict(X).round() == y) > 0.95
+    assert np.array_equal(
+        small.estimators_[1].predict(X[:9]),
+        small.estimators_[1].tree_.predict(small._encoder.transform(X[:9])).argmax(axis=1)
+        if kind is RandomForestClassifier
+        else small.estimators_[1].tree_.predict(small._encoder.transform(X[:9]))[:, 0],
+    )
+    many = kind(2, categorical_features=[0], random_state=0)
+    many.fit(np.arange(3_000)[:, None] % 300, np.arange(3_000) % 300 % 2)
+    assert np.array_equal(many.predict([[7], [8]]).round(), [1, 0])
     words = np.array(["red", "green", "blue", "grey"], dtype=object)[category % 4]
     mixed = np.column_stack([words, X[:, 1].astype(object)])
     fitted = kind(3, categorical_features=[True, False], random_state=0).fit(mixed, category % 4 == 2)

@@ -26,6 +26,7 @@ CRITERIA = {
 """What the compiled growth can minimise."""
 
 MOST_CLASSES = 64
+MOST_CATEGORIES = 254
 _SPARSE_COLUMNS = 64
 """How many columns of a sparse matrix are made dense at a time."""
 

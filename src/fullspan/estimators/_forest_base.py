@@ -15,33 +15,32 @@ from sklearn.utils import Bunch, check_random_state, compute_sample_weight
 from sklearn.utils._param_validation import Interval, RealNotInt
 from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import (
-    _check_feature_names,
     _check_sample_weight,
     check_is_fitted,
-    check_X_y,
     validate_data,
 )
 
 from fullspan.core.device import usable_cores
 from fullspan.estimators._binned_growth import (
     CRITERIA,
+    MOST_CATEGORIES,
     MOST_CLASSES,
     BinnedRows,
     bin_rows,
     grow_binned,
 )
 from fullspan.estimators._bootstrap import bootstrap_rows, bootstrap_size, rows_left_out
-from fullspan.estimators._categories import CategoryEncoder
 from fullspan.estimators._forest_prediction import add_to_rows, all_leaves, leaves_of_rows, sum_of_values
 from fullspan.estimators.combining import LARGEST_SEED, Repeated, in_order, thread_count
 from fullspan.estimators.tree._records import Columns
 from fullspan.estimators.tree.base import _require_short_indices as require_short_indices
+from fullspan.estimators.tree.categories import CategoryEncoder
 from fullspan.estimators.tree.growing import SEED_LIMIT, columns_of, grow, targets_of
 from fullspan.estimators.tree.pruning import pruned
 
 _FEWEST_BINNED_ROWS = 2_000
 # Sorting all columns once costs more than sorting the drawn ones in every node when fewer are drawn.
-WORTH_PRESORTING = 0.1
+_WORTH_PRESORTING = 0.1
 _TREE_PARAMETERS = (
     "criterion",
     "max_depth",
@@ -53,6 +52,7 @@ _TREE_PARAMETERS = (
     "min_impurity_decrease",
     "ccp_alpha",
     "monotonic_cst",
+    "categorical_features",
 )
 
 
@@ -168,19 +168,19 @@ class Forest(MultiOutputMixin, Repeated):  # type: ignore[misc]
 
     def _validate_fit(self, X: Any, y: Any) -> tuple[Any, NDArray[Any]]:
         """X as float32 array or csc matrix, y as array of shape (n_samples, n_outputs)."""
-        self._encoder = CategoryEncoder.fit(X, self.categorical_features)
-        how = {
-            "multi_output": True,
-            "accept_sparse": "csc",
-            "dtype": np.float32,
-            "ensure_all_finite": False,
-        }
-        if self._encoder is None:
-            X, y = validate_data(self, X, y, **how)
-        else:
-            _check_feature_names(self, X, reset=True)
-            X, y = check_X_y(self._encoder.transform(X), y, **how)
-            self.n_features_in_ = X.shape[1]
+        self._encoder = None
+        if self.categorical_features is not None:
+            self._encoder = CategoryEncoder(self.categorical_features).fit(X)
+            X = self._encoder.transform(X)
+        X, y = validate_data(
+            self,
+            X,
+            y,
+            multi_output=True,
+            accept_sparse="csc",
+            dtype=np.float32,
+            ensure_all_finite=False,
+        )
         template = self._tree()
         template._require_finite(X)
         if sp.issparse(X):
@@ -252,13 +252,16 @@ class Forest(MultiOutputMixin, Repeated):  # type: ignore[misc]
 
     def _source(self, X: Any, n_classes: NDArray[np.int64], tree: Any) -> BinnedRows | Columns:
         """X in bins where trees grow on bins, and as columns for exact growth elsewhere."""
-        n_categories = None if self._encoder is None else self._encoder.n_categories
-        if self._grows_on_bins(n_classes):
+        n_categories = None if self._encoder is None else self._encoder.n_categories()
+        if n_categories is not None and self.monotonic_cst is not None:
+            if np.any(np.asarray(self.monotonic_cst)[n_categories > 0] != 0):
+                raise ValueError("Categorical features cannot have monotonic constraints.")
+        if self._grows_on_bins(n_classes, n_categories):
             categorical = np.zeros(X.shape[1], dtype=bool) if n_categories is None else n_categories > 0
             return bin_rows(X, categorical, self._n_threads())[0]
-        return columns_of(X, n_categories, presorted=tree.max_features_ >= WORTH_PRESORTING * X.shape[1])
+        return columns_of(X, n_categories, presorted=tree.max_features_ >= _WORTH_PRESORTING * X.shape[1])
 
-    def _grows_on_bins(self, n_classes: NDArray[np.int64]) -> bool:
+    def _grows_on_bins(self, n_classes: NDArray[np.int64], n_categories: NDArray[np.int64] | None) -> bool:
         weight = self._sample_weight
         return bool(
             self._n_samples >= _FEWEST_BINNED_ROWS
@@ -267,6 +270,7 @@ class Forest(MultiOutputMixin, Repeated):  # type: ignore[misc]
             and self.criterion in CRITERIA
             and self.max_leaf_nodes is None
             and self.monotonic_cst is None
+            and (n_categories is None or n_categories.max() <= MOST_CATEGORIES)
             and (weight is None or weight.min() >= 0)
         )
 
@@ -281,6 +285,7 @@ class Forest(MultiOutputMixin, Repeated):  # type: ignore[misc]
         if n_classes is not None:
             tree.n_outputs_ = self.n_outputs_
             tree.n_features_in_ = self.n_features_in_
+            tree._encoder = self._encoder
             tree.max_features_ = tree._resolved_max_features()
             self._describe_classes(tree, n_classes)
         return tree
@@ -347,8 +352,7 @@ class Forest(MultiOutputMixin, Repeated):  # type: ignore[misc]
         """X as a contiguous float32 array or csr matrix."""
         check_is_fitted(self)
         if self._encoder is not None:
-            _check_feature_names(self, X, reset=False)
-            return self._encoder.transform(X)
+            X = self._encoder.transform(X)
         allow_nan = self.estimators_[0]._support_missing_values(X)
         X = validate_data(
             self,

@@ -110,9 +110,10 @@ def grow_tree(rows, targets, weights, cuts, categorical, counts_of, limits_of, s
         np.empty(BINS * width),
         np.empty(BINS, np.int64),
         np.empty(BINS, np.int64),
+        np.empty(width),
     )
     found = np.zeros(5, np.int64)
-    found_categories = np.zeros(4, np.uint64)
+    found_categories = np.zeros(8, np.uint64)
     best = np.empty(1)
     totals = np.empty(width)
     goes_left = np.empty(BINS, np.uint8)
@@ -224,7 +225,10 @@ def grow_tree(rows, targets, weights, cuts, categorical, counts_of, limits_of, s
             thresholds[node] = np.nan
             if n_words + 4 > len(category_words):
                 category_words = np.concatenate((category_words, np.empty(len(category_words), np.uint64)))
-            category_words[n_words : n_words + 4] = found_categories
+            for word in range(4):
+                # Categories that are not here go where missing values go.
+                others = ~found_categories[4 + word] if missing_go_left[node] else np.uint64(0)
+                category_words[n_words + word] = found_categories[word] | others
             n_words += 4
             category_start[node + 1] = n_words
         else:

@@ -172,11 +172,11 @@ def find_split(
     totals : float64 array of shape (width,)
         The node's sums.
     table : (histograms, seen)
-    bins : (codes, sums, numbers, sequence)
-        Scratch: of each bin that holds rows.
+    bins : (codes, sums, numbers, sequence, left)
+        Scratch: of each bin that holds rows, and the sums on the left.
     best : float64 array of shape (1,)
-    where : (int64 array of shape (5,), uint64 array of shape (4,))
-        The split: see the constants above, and the categories that go left.
+    where : (int64 array of shape (5,), uint64 array of shape (8,))
+        The split: see the constants above; bits of the categories that go left, and of those that are there.
 
     Returns
     -------
@@ -236,7 +236,7 @@ def _scan_pairs(feature, g, total0, total1, histograms, seen, best, found):
 @helper()
 def _collect(g, width, histograms, seen, counts, bins):
     """List the bins that hold rows, ascending by code, and empty the histogram."""
-    codes, sums, numbers, sequence = bins
+    codes, sums, numbers, sequence, _ = bins
     address = np.int64(seen.ctypes.data) + g * BINS
     k = 0
     for word in range(4):
@@ -262,7 +262,7 @@ def _order_categories(n_bins, pair, totals, bins):
 
     With more than two classes by the share of the node's commonest class, which is a heuristic.
     """
-    _, sums, _, sequence = bins
+    _, sums, _, sequence, _ = bins
     width = len(totals)
     commonest = np.argmax(totals)
     means = np.empty(n_bins)
@@ -284,13 +284,12 @@ def _order_categories(n_bins, pair, totals, bins):
 @helper()
 def _scan(feature, n_bins, criterion, pair, ordered, limits, totals, n_rows, bins, best, where):
     """Try each place between two bins, with the missing values on the right and on the left."""
-    codes, sums, numbers, sequence = bins
+    codes, sums, numbers, sequence, left = bins
     width = len(totals)
     least_rows, least_weight = limits
     missing = codes[n_bins - 1] == MISSING
     known = n_bins - 1 if missing else n_bins
     weight = totals[0] if pair else totals.sum()
-    left = np.empty(width)
     for missing_left in range(2 if missing else 1):
         for q in range(width):
             left[q] = sums[known * width + q] if missing_left else 0.0
@@ -299,19 +298,28 @@ def _scan(feature, n_bins, criterion, pair, ordered, limits, totals, n_rows, bin
         for j in range(known if missing and not missing_left else known - 1):
             k = sequence[j]
             n_left += numbers[k]
+            left_weight = on_left = on_right = 0.0
             for q in range(width):
-                left[q] += sums[k * width + q]
+                moved = left[q] + sums[k * width + q]
+                stayed = totals[q] - moved
+                left[q] = moved
+                left_weight += moved
+                on_left += moved * moved
+                on_right += stayed * stayed
+            if pair:
+                left_weight = left[0]
             if least_rows > 1 and (n_left < least_rows or n_rows - n_left < least_rows):
                 continue
-            left_weight = left[0] if pair else left.sum()
             if left_weight < least_weight or weight - left_weight < least_weight:
                 continue
             if pair:
                 s = _pair_score(criterion, left[0], left[1]) + _pair_score(
                     criterion, totals[0] - left[0], totals[1] - left[1]
                 )
+            elif criterion == ENTROPY:
+                s = _class_entropy(left, totals, left_weight, weight - left_weight)
             else:
-                s = _class_score(criterion, left, totals, left_weight, weight)
+                s = on_left / left_weight + on_right / (weight - left_weight)
             if s > best[0]:
                 best[0] = s
                 found, chosen = where
@@ -321,15 +329,19 @@ def _scan(feature, n_bins, criterion, pair, ordered, limits, totals, n_rows, bin
                 found[MISSING_LEFT] = missing_left
                 found[HAD_MISSING] = missing
                 if not ordered:
-                    _remember(sequence, codes, j + 1, chosen)
+                    _remember(sequence, codes, j + 1, known, chosen)
 
 
 @helper()
-def _remember(sequence, codes, n, chosen):
+def _remember(sequence, codes, n, n_known, chosen):
+    """Bits of the categories that go left, then of those that are there."""
     chosen[:] = 0
-    for j in range(n):
+    for j in range(n_known):
         code = np.uint64(codes[sequence[j]])
-        chosen[code >> _6] |= _1 << (code & _63)
+        bit = _1 << (code & _63)
+        chosen[4 + (code >> _6)] |= bit
+        if j < n:
+            chosen[code >> _6] |= bit
 
 
 @helper()
@@ -349,18 +361,11 @@ def _pair_score(criterion, weight, total):
 
 
 @helper()
-def _class_score(criterion, left, totals, left_weight, weight):
-    right_weight = weight - left_weight
-    if criterion == ENTROPY:
-        score = 0.0
-        for q in range(len(left)):
-            score += _times_log(left[q], left_weight) + _times_log(totals[q] - left[q], right_weight)
-        return score
-    on_left = on_right = 0.0
+def _class_entropy(left, totals, left_weight, right_weight):
+    score = 0.0
     for q in range(len(left)):
-        on_left += left[q] * left[q]
-        on_right += (totals[q] - left[q]) * (totals[q] - left[q])
-    return on_left / left_weight + on_right / right_weight
+        score += _times_log(left[q], left_weight) + _times_log(totals[q] - left[q], right_weight)
+    return score
 
 
 @helper()

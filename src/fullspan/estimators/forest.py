@@ -70,15 +70,15 @@ class RandomForestClassifier(ClassifierMixin, Forest):  # type: ignore[misc]
     monotonic_cst : array-like of int of shape (n_features,), optional
         1, 0 or -1: the second class's probability may only rise, do anything or only fall with the feature.
     categorical_features : array-like of bool, int or str, "from_dtype" or None
-        Columns of categories, as scikit-learn's histogram boosting takes them: at most 254 numbers or strings
-        each. A split sends a subset of them left: the best of those that are ordered by mean response. A
-        category that was not there in fit is treated as a missing value.
+        Mask, indices or names of columns whose values are categories; or those of pandas' category dtype. A
+        split sends a subset of them left: the best of those that are ordered by mean response (with more
+        than two classes, by the share of the commonest). Categories that a node never saw go where missing
+        values go. A column with more than 254 of them lets the forest grow exactly.
 
     Attributes
     ----------
     estimators_ : list of DecisionTreeClassifier
-        Their ``tree_`` take 57 + 8 K bytes a node with K classes, and the classes are numbers from 0. Where
-        there are categories, they take these by their codes.
+        Their ``tree_`` take 57 + 8 K bytes a node with K classes, and the classes are numbers from 0.
     estimator_ : DecisionTreeClassifier
         Not fitted.
     classes_ : array of shape (n_classes,), or a list of them for several outputs

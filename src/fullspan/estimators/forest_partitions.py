@@ -48,8 +48,8 @@ def fit_partitions(forest: RandomForestClassifier, partitions: Partitions) -> Ra
     Parameters
     ----------
     forest : RandomForestClassifier
-        Its trees are those that ``forest.fit`` grows on all rows in the order of the parts, for the same number
-        as `random_state`, from 2,000 rows on (fewer are not put into bins by ``fit``).
+        Its trees are those that ``forest.fit`` grows on all rows in the order of the parts, with the same
+        number as `random_state`, from 2,000 rows on (fewer are not put into bins by ``fit``).
     partitions : Partitions
         Each part is (X, y): a float array of shape (n_rows, n_features), NaN where a value is missing, and
         n_rows classes.
@@ -372,7 +372,7 @@ def _split(
         histograms = total(partitions, "histograms", nodes.tree[asked], nodes.number[asked], chosen)
         out = (
             verdict[asked], feature[asked], threshold[asked], missing_left[asked], goes_left[asked],
-            np.zeros((len(asked), 4), np.uint64), left_totals[asked], left_rows[asked],
+            np.zeros((len(asked), 8), np.uint64), left_totals[asked], left_rows[asked],
         )  # fmt: skip
         decide(
             histograms, chosen, nodes.totals[asked], nodes.n_rows[asked], all_weight[nodes.tree[asked]], cuts,
