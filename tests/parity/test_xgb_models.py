@@ -83,7 +83,7 @@ def test_xgboost_files_predict_the_same_both_ways(name: str, extension: str, tmp
         # XGBoost adds and takes away the base score where it predicts from arrays, but not from a DMatrix.
         wanted = peer.get_booster().predict(xgboost.DMatrix(rows), output_margin=True)
     assert np.array_equal(found, wanted)
-    np.testing.assert_allclose(ours.predict(rows), peer.predict(rows), rtol=1e-6)
+    np.testing.assert_allclose(ours.predict(rows), peer.predict(rows), rtol=1e-6, atol=1e-6)
     if isinstance(peer, xgboost.XGBClassifier):
         np.testing.assert_allclose(ours.predict_proba(rows), peer.predict_proba(rows), rtol=2e-6)
 
@@ -274,7 +274,7 @@ DAMAGE: list[tuple[tuple[str | int, ...], Any, str]] = [
     (("learner",), {}, "learner_model_param is missing"),
     (("learner", "objective", "name"), "reg:nonsense", "learner.objective.name"),
     (("learner", "gradient_booster", "name"), "gbforest", "learner.gradient_booster.name"),
-    (("learner", "learner_model_param", "num_feature"), "2", "split_indices|feature_names"),
+    (("learner", "learner_model_param", "num_feature"), "0", "split_indices"),
     (("learner", "learner_model_param", "num_feature"), "many", "num_feature"),
     (("learner", "learner_model_param", "base_score"), "[x]", "base_score"),
     ((*TREE, "left_children"), [1, -1], "right_children"),
@@ -320,12 +320,12 @@ def test_files_cut_short_or_changed_at_random_are_refused_or_read(tmp_path: Path
         try:
             XGBRegressor().load_model(path).predict(np.zeros((2, 4)))
         except (CheckpointError, ValueError) as error:
-            assert isinstance(error, CheckpointError) or "features" in str(error)  # noqa: PT017
+            assert isinstance(error, CheckpointError) or "features" in str(error)
 
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"{", b"not a model", b"[]", b'{"learner": 3}', b"{L\xff\xff\xff\xff\xff\xff\xff\xff", b"{" * 100000,
+    [b"", b"{", b"not a model", b"[]", b'{"learner": 3}', b"{L\xff\xff\xff\xff\xff\xff\xff\xff", b"{" * 10**5,
      b"[$d#L\x7f\xff\xff\xff\xff\xff\xff\xff", b'{"a":' * 100000],
     ids=range(9),
 )  # fmt: skip

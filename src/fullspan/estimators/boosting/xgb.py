@@ -263,6 +263,10 @@ class _XGB(Saveable, BaseEstimator):
             )
         rows = self._rows(X, y, sample_weight, base_margin, groups[0] if groups else None, reset=True)
         settings = settings_of(self, self.n_features_in_, getattr(self, "feature_names_in_", None))
+        monotone = np.flatnonzero(settings.config.monotone or ())
+        if self._is_categorical[monotone].any():
+            column = monotone[self._is_categorical[monotone]][0]
+            raise ValueError(f"monotone_constraints names column {column}, which holds categories")
         objective = make_objective(self._objective_name(), self._n_outputs(rows.y), self._own_parameters())
         if isinstance(objective, RankObjective):
             objective.groups = rows.groups
@@ -908,10 +912,10 @@ class XGBClassifier(ClassifierMixin, _XGB):
         )  # fmt: skip
 
     def _target(self, y: Any, reset: bool) -> Array:
+        labels = check_array(y, ensure_2d=False, dtype=None, input_name="y")
         if reset:
             check_classification_targets(y)
             self._multilabel = type_of_target(y) == "multilabel-indicator"
-        labels = check_array(y, ensure_2d=False, dtype=None, input_name="y")
         if self._multilabel:
             if reset:
                 self.classes_, self.n_classes_ = np.array([0, 1]), 2
@@ -923,7 +927,7 @@ class XGBClassifier(ClassifierMixin, _XGB):
             self.n_classes_ = len(self.classes_)
         codes = np.minimum(np.searchsorted(self.classes_, labels), len(self.classes_) - 1)
         if not np.array_equal(self.classes_[codes], labels):
-            strange = labels[self.classes_[codes] != labels][0]
+            strange = labels[self.classes_[codes] != labels].tolist()[0]
             raise ValueError(f"eval_set holds the class {strange!r}, which is not in y")
         return codes.astype(np.float32)[:, None]
 
