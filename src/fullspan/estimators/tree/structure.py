@@ -220,8 +220,9 @@ class Tree(Saveable):
         decrease = (
             weighted[splits] - weighted[self.children_left[splits]] - weighted[self.children_right[splits]]
         )
-        importances = np.bincount(self.feature[splits], weights=decrease, minlength=self.n_features)
-        importances = importances / self.weighted_n_node_samples[0]
+        importances = np.zeros(self.n_features)
+        np.add.at(importances, self.feature[splits], decrease)
+        importances /= self.weighted_n_node_samples[0]
         total = importances.sum()
         if normalize and total > 0.0:
             importances /= total
