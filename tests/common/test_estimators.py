@@ -30,6 +30,8 @@ from fullspan.estimators import (
     StackingRegressor,
     VotingClassifier,
     VotingRegressor,
+    XGBClassifier,
+    XGBRegressor,
 )
 
 CLASSIFIERS = [(f"tree{seed}", DecisionTreeClassifier(max_depth=3, random_state=seed)) for seed in (0, 1)]
@@ -50,6 +52,8 @@ ESTIMATORS = [
     VotingRegressor(REGRESSORS),
     StackingClassifier(CLASSIFIERS, DecisionTreeClassifier(max_depth=2), cv=3),
     StackingRegressor(REGRESSORS, DecisionTreeRegressor(max_depth=2), cv=3),
+    XGBClassifier(n_estimators=5),
+    XGBRegressor(n_estimators=5),
 ]
 
 

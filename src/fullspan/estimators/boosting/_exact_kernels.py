@@ -24,12 +24,12 @@ def threshold_l1(g, alpha):
 def node_weight(g, h, lower, upper, reg_lambda, reg_alpha, max_delta_step, constrained):
     """The best constant for gradient sum g and hessian sum h, float32 as in XGBoost."""
     if h <= 0.0:
-        weight = 0.0
+        step = 0.0
     else:
-        weight = -threshold_l1(g, reg_alpha) / (h + reg_lambda)
-        if max_delta_step != 0 and abs(weight) > max_delta_step:
-            weight = max_delta_step if weight > 0 else -max_delta_step
-    weight = np.float32(weight)
+        step = -threshold_l1(g, reg_alpha) / (h + reg_lambda)
+        if max_delta_step != 0 and abs(step) > max_delta_step:
+            step = max_delta_step if step > 0 else -max_delta_step
+    weight = np.float32(step)
     if constrained:
         weight = min(max(weight, lower), upper)
     return weight

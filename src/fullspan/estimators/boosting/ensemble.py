@@ -257,10 +257,10 @@ class TreeEnsemble(Saveable):
         feature = self.feature[inner]
         count = np.bincount(feature, minlength=self.n_features).astype(np.float64)
         if kind == "weight":
-            return count
+            return np.asarray(count, np.float64)
         amount = self.gain[inner] if kind.endswith("gain") else self.cover[inner]
         total = np.bincount(feature, weights=amount, minlength=self.n_features)
-        return total if kind.startswith("total_") else total / np.maximum(count, 1)
+        return np.asarray(total if kind.startswith("total_") else total / np.maximum(count, 1), np.float64)
 
     def _may_be_packed(self, X: Any, n_trees: int) -> bool:
         """Whether there is enough work to make packing the trees worth its while."""

@@ -78,7 +78,8 @@ class LightGBMModel(Saveable):
     def shap_values(self, X: Any) -> NDArray[np.float32]:
         """SHAP values [n_samples, n_groups, n_features + 1] of the margins."""
         values = shap_values(self.ensemble, X)
-        return values / max(self.ensemble.n_trees // self.ensemble.n_groups, 1) if self.average else values
+        n_rounds = max(self.ensemble.n_trees // self.ensemble.n_groups, 1)
+        return values / np.float32(n_rounds) if self.average else values
 
 
 def _transformed(objective: str, margin: Array) -> Array:

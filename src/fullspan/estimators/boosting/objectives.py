@@ -79,7 +79,7 @@ class Objective(Saveable):
         """One Newton step from a margin of zero, as a prediction."""
         g, h = self.gradients(np.zeros((len(y), self.n_outputs), np.float32), y, weight, 0)
         step = -g.sum(axis=0, dtype=np.float64) / np.maximum(h.sum(axis=0, dtype=np.float64), _EPS)
-        return self.prediction(step.astype(np.float32)[None])[0]
+        return np.asarray(self.prediction(step.astype(np.float32)[None])[0])
 
     def to_margin(self, base_score: Array) -> Array:
         """Margins of base scores.
@@ -224,11 +224,11 @@ class _Softmax(Objective):
     def base_score(self, y: Array, weight: Array | None) -> Array:
         counts = np.bincount(y[:, 0].astype(np.intp), weights=weight, minlength=self.n_outputs)
         logs = np.log((counts / counts.sum()).astype(np.float32) + _EPS)
-        return logs - logs.mean(dtype=np.float32)
+        return np.asarray(logs - logs.mean(dtype=np.float32))
 
     def prediction(self, margin: Array) -> Array:
         if self.name == "multi:softmax":
-            return margin.argmax(axis=1).astype(np.float32)[:, None]
+            return np.asarray(margin.argmax(axis=1)[:, None], np.float32)
         return self.loss.inverse_link(margin)
 
 

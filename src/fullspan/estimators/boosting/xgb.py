@@ -36,7 +36,7 @@ _SHARE = [Interval(Real, 0, 1, closed="right"), None]
 _CHANCE = [Interval(Real, 0, 1, closed="both"), None]
 
 
-class _XGB(Saveable, BaseEstimator):
+class _XGB(Saveable, BaseEstimator):  # type: ignore[misc]
     """What the three estimators share."""
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
@@ -99,6 +99,10 @@ class _XGB(Saveable, BaseEstimator):
         "feature_weights": ["array-like", None],
     }
     _default_objective = "reg:squarederror"
+    n_features_in_: int
+    _model: Model
+    _objective: Objective
+    _rounds_per_model: int
 
     def __init__(
         self,
@@ -231,7 +235,7 @@ class _XGB(Saveable, BaseEstimator):
             finite[:, 1:] |= np.isposinf(y[:, 1:])
         if not finite.all():
             raise ValueError("Input y contains NaN or infinity or a value too large for dtype('float32').")
-        return y
+        return np.asarray(y)
 
     def _objective_name(self) -> str:
         return (
@@ -778,7 +782,7 @@ def _margin_array(base_margin: Any, n: int) -> NDArray[np.float32]:
     return out
 
 
-class XGBRegressor(RegressorMixin, _XGB):
+class XGBRegressor(RegressorMixin, _XGB):  # type: ignore[misc]
     """Boosted trees for numbers, counts, times and quantiles; parameters, defaults and trees are XGBoost's.
 
     The parameters that are not listed here mean what they do in XGBoost's own documentation; those left at
@@ -868,7 +872,7 @@ class XGBRegressor(RegressorMixin, _XGB):
         return tags
 
 
-class XGBClassifier(ClassifierMixin, _XGB):
+class XGBClassifier(ClassifierMixin, _XGB):  # type: ignore[misc]
     """Boosted trees for classes; parameters, defaults and trees are XGBoost's.
 
     With more than two classes the objective is "multi:softprob". Classes may be numbers or strings. With y of
@@ -920,7 +924,7 @@ class XGBClassifier(ClassifierMixin, _XGB):
             if reset:
                 self.classes_, self.n_classes_ = np.array([0, 1]), 2
                 self.n_labels_ = labels.shape[1]
-            return labels.astype(np.float32)
+            return np.asarray(labels, np.float32)
         labels = column_or_1d(labels, warn=True)
         if reset:
             self.classes_ = np.unique(labels)
@@ -929,7 +933,7 @@ class XGBClassifier(ClassifierMixin, _XGB):
         if not np.array_equal(self.classes_[codes], labels):
             strange = labels[self.classes_[codes] != labels].tolist()[0]
             raise ValueError(f"eval_set holds the class {strange!r}, which is not in y")
-        return codes.astype(np.float32)[:, None]
+        return np.asarray(codes[:, None], np.float32)
 
     def _objective_name(self) -> str:
         name = super()._objective_name()
@@ -940,7 +944,7 @@ class XGBClassifier(ClassifierMixin, _XGB):
     def _n_outputs(self, y: Array) -> int:
         if self._objective_name().startswith("multi:"):
             return max(self.n_classes_, 2)
-        return y.shape[1]
+        return int(y.shape[1])
 
     def _loaded(self) -> None:
         name, outputs = self._objective.name, self._objective.n_outputs

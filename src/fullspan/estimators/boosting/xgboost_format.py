@@ -473,7 +473,7 @@ def base_scores(objective: Objective, model: Any) -> Array:
                 base[k] = exact[0]
                 break
             up, down = np.nextafter(up, np.float32(np.inf)), np.nextafter(down, np.float32(-np.inf))
-    return base
+    return np.asarray(base)
 
 
 _BOUNDED = ("binary:logistic", "reg:logistic")
