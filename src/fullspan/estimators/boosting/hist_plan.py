@@ -15,6 +15,7 @@ from fullspan.estimators.boosting._hist_gradients import FINE
 from fullspan.estimators.boosting._hist_grow import Features, Grown, Limits
 from fullspan.estimators.boosting._hist_kernels import BINS
 
+_FEW_ROWS = 4096
 _FINEST = 2.0**31
 _TINY = 1e-30
 
@@ -264,8 +265,9 @@ class Scales:
         limit_g, limit_h = room_g / sum_g, room_h / sum_h
         if found[4] == 0 and min(limit_g, limit_h) >= 1:
             return cls(1.0, 1.0, most_g > 127 or most_h > 255, most_g, most_h)
-        # Rounding adds noise: at most a fiftieth to the variance, or the wide form is taken.
-        if (mean_g < 1 / 45**2 and most_g > 0) or (mean_h < 1 / 90**2 and most_h > 0):
+        # Rounding adds noise: at most a fiftieth to the variance, or the wide form is taken. Few rows have no
+        # use for speed, and a row of weight two is then the same as two rows.
+        if n <= _FEW_ROWS or (mean_g < 1 / 45**2 and most_g > 0) or (mean_h < 1 / 90**2 and most_h > 0):
             return cls(min(limit_g, 2.0**100), min(limit_h, 2.0**100), True, most_g, most_h)
         scale_g = min(127 / max(most_g, _TINY), limit_g)
         scale_h = min(255 / max(most_h, _TINY), limit_h)
