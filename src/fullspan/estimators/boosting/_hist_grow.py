@@ -653,7 +653,7 @@ def search_node(
     reals: Any,
     marks: Any,
     goes_left: Any,
-) -> bool:
+) -> Any:
     """Find the best split of a node from its whole histogram; whether there is one.
 
     Written to `account`, `reals` (GAIN) and, for categories, `goes_left`.
@@ -678,7 +678,7 @@ def search_node(
                         goes_left[code] = codes[code]
     gain = gain_of(best, account, reals, settings)
     reals[GAIN] = gain
-    return best > np.float32(-1e30) and gain > np.float32(1e-6) and gain >= limits.least_gain  # type: ignore[no-any-return]
+    return best > np.float32(-1e30) and gain > np.float32(1e-6) and gain >= limits.least_gain
 
 
 @kernel()
