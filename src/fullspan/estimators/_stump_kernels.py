@@ -16,6 +16,8 @@ from fullspan.core.threads import barrier
 
 # scikit-learn sees no difference between values that are closer than this.
 STEP = np.float32(1e-7)
+_BLOCK = 1024  # rows whose weights are summed apart, so that long sums lose less
+_TINY = 1e-300  # keeps sides without weight from dividing by zero
 
 
 @kernel()
@@ -60,12 +62,29 @@ def cut_column(column, order, codes, starts):
 
 @helper()
 def _quality(left_0, left_1, total_0, total_1):
-    """Grows as the weighted Gini impurity of the two sides falls; 0.0 where a side is empty."""
+    """Grows as the weighted Gini impurity falls; without branches, so that loops vectorise."""
     right_0, right_1 = total_0 - left_0, total_1 - left_1
-    left, right = left_0 + left_1, right_0 + right_1
-    if left <= 0.0 or right <= 0.0:
-        return 0.0
-    return (left_0 * left_0 + left_1 * left_1) / left + (right_0 * right_0 + right_1 * right_1) / right
+    return (left_0 * left_0 + left_1 * left_1) / (left_0 + left_1 + _TINY) + (
+        right_0 * right_0 + right_1 * right_1
+    ) / (right_0 + right_1 + _TINY)
+
+
+@helper()
+def _qualities_at_ends(first, second, totals, out):
+    for b in range(len(out)):
+        out[b] = _quality(first[b], second[b], totals[0], totals[1])
+
+
+@helper()
+def _bounds(first, second, totals, out):
+    """Of bins, but for the first one, from the weights up to their ends.
+
+    The two other corners are the bin's ends: splits that are known.
+    """
+    for b in range(1, len(out)):
+        one = _quality(first[b], second[b - 1], totals[0], totals[1])
+        other = _quality(first[b - 1], second[b], totals[0], totals[1])
+        out[b] = one if one > other else other
 
 
 @helper()
@@ -109,61 +128,78 @@ def best_stump(
     margin : float
         Splits whose quality is this close to the best one's are found for certain.
     sums : float64 array of shape (n_features, 2, most)
-        Room for the bins' weights by class.
+        Room for the weights by class up to the ends of bins.
     best : float64 array of shape (n_threads, 4)
         Written: the best quality, the next best, and the classes' weights on the best one's left.
     place : int64 array of shape (n_threads, 2)
         Written: feature and position of the best split; feature -1 if there is none.
     """
     own_best, own_place = best[thread], place[thread]
+    of_first, of_second = weights[:n_first], weights[n_first:]
     own_best[:] = 0.0
     own_place[:] = -1
+    for f in range(thread, len(codes), 2 * n_threads):
+        # Two columns at a time wait less for each other's sums; the last one may be alone.
+        g = f + n_threads if f + n_threads < len(codes) else f
+        sums[f, :, : n_bins[f]] = 0.0
+        sums[g, :, : n_bins[g]] = 0.0
+        if g != f:
+            _add_up_two(codes[f, :n_first], codes[g, :n_first], of_first, sums[f, 0], sums[g, 0])
+            _add_up_two(codes[f, n_first:], codes[g, n_first:], of_second, sums[f, 1], sums[g, 1])
+        else:
+            _add_up(codes[f, :n_first], of_first, sums[f, 0])
+            _add_up(codes[f, n_first:], of_second, sums[f, 1])
+    qualities = np.empty(sums.shape[2])
     for f in range(thread, len(codes), n_threads):
-        first, second = sums[f, 0], sums[f, 1]
-        _add_up(codes[f, :n_first], weights[:n_first], n_bins[f], first)
-        _add_up(codes[f, n_first:], weights[n_first:], n_bins[f], second)
-        left_0, left_1 = 0.0, 0.0
-        for b in range(n_bins[f] - 1):
-            left_0 += first[b]
-            left_1 += second[b]
-            quality = _quality(left_0, left_1, totals[0], totals[1])
-            _note(quality, f, starts[f, b + 1], left_0, left_1, own_best, own_place)
+        first, second = sums[f, 0, : n_bins[f]], sums[f, 1, : n_bins[f]]
+        for b in range(1, len(first)):
+            first[b] += first[b - 1]
+            second[b] += second[b - 1]
+        at_ends = qualities[: len(first) - 1]
+        _qualities_at_ends(first, second, totals, at_ends)
+        for b in range(len(at_ends)):
+            if at_ends[b] > own_best[1]:
+                _note(at_ends[b], f, starts[f, b + 1], first[b], second[b], own_best, own_place)
     barrier(meeting, thread, n_threads)
     # A thread that is ahead may have raised its own already: that shuts out bins, but no best split.
     floor = best[0, 0]
     for other in range(1, n_threads):
         floor = max(floor, best[other, 0])
     for f in range(thread, len(codes), n_threads):
-        _search_inside(
-            columns[f], orders[f], starts[f], n_bins[f], weights, n_first, totals, floor - margin, sums[f], f,
-            own_best, own_place,
-        )  # fmt: skip
+        first, second = sums[f, 0, : n_bins[f]], sums[f, 1, : n_bins[f]]
+        bounds = qualities[: len(first)]
+        _bounds(first, second, totals, bounds)
+        bounds[0] = max(
+            _quality(first[0], 0.0, totals[0], totals[1]), _quality(0.0, second[0], totals[0], totals[1])
+        )
+        for b in range(len(bounds)):
+            if bounds[b] >= floor - margin:
+                start, end = starts[f, b], starts[f, b + 1]
+                left = (first[b - 1], second[b - 1]) if b else (0.0, 0.0)
+                _look_through(
+                    columns[f],
+                    orders[f, start:end],
+                    weights,
+                    n_first,
+                    left,
+                    totals,
+                    (f, start),
+                    own_best,
+                    own_place,
+                )
 
 
 @helper()
-def _add_up(code, weights, n_bins, sums):
-    sums[:n_bins] = 0.0
-    for i in range(len(code)):
+def _add_up(code, weights, sums):
+    for i in range(len(weights)):
         sums[code[i]] += weights[i]
 
 
 @helper()
-def _search_inside(
-    column, order, starts, n_bins, weights, n_first, totals, floor, sums, f, best, place
-):  # fmt: skip
-    """Look through the bins whose bound reaches `floor`."""
-    left_0, left_1 = 0.0, 0.0
-    for b in range(n_bins):
-        next_0, next_1 = left_0 + sums[0, b], left_1 + sums[1, b]
-        # The two other corners are the bin's ends: splits that are known.
-        bound = max(
-            _quality(next_0, left_1, totals[0], totals[1]), _quality(left_0, next_1, totals[0], totals[1])
-        )
-        if bound >= floor:
-            start, end = starts[b], starts[b + 1]
-            left, where = (left_0, left_1), (f, start)
-            _look_through(column, order[start:end], weights, n_first, left, totals, where, best, place)
-        left_0, left_1 = next_0, next_1
+def _add_up_two(code, other_code, weights, sums, other_sums):
+    for i in range(len(weights)):
+        sums[code[i]] += weights[i]
+        other_sums[other_code[i]] += weights[i]
 
 
 @helper()
@@ -207,6 +243,29 @@ def mark_wrong(column, threshold, first_left, first_right, n_first, rows, wrong)
 
 
 @kernel()
+def weighted_error(weights, wrong):
+    """Share of the weight on the rows that are wrong."""
+    total, of_wrong = 0.0, 0.0
+    for start in range(0, len(weights), _BLOCK):
+        block, of_block = 0.0, 0.0
+        for i in range(start, min(start + _BLOCK, len(weights))):
+            block += weights[i]
+            of_block += weights[i] if wrong[i] else 0.0
+        total += block
+        of_wrong += of_block
+    return of_wrong / total
+
+
+@kernel()
+def reweight_wrong(weights, wrong, factor, least):
+    """As `reweight`, with one factor for the rows that are wrong and 1 for the others."""
+    for i in range(len(weights)):
+        if wrong[i] and weights[i] > 0.0:
+            weights[i] *= factor
+    return _normalise(weights, least)
+
+
+@kernel()
 def reweight(weights, factors, least):
     """Multiply the weights, let them sum to one, and raise those that are neither zero nor `least`.
 
@@ -222,11 +281,20 @@ def reweight(weights, factors, least):
     bool
         Whether the sum was finite.
     """
-    total = 0.0
     for i in range(len(weights)):
         if weights[i] > 0.0:
             weights[i] *= factors[i]
-            total += weights[i]
+    return _normalise(weights, least)
+
+
+@helper()
+def _normalise(weights, least):
+    total = 0.0
+    for start in range(0, len(weights), _BLOCK):
+        block = 0.0
+        for i in range(start, min(start + _BLOCK, len(weights))):
+            block += weights[i]
+        total += block
     if not np.isfinite(total):
         return False
     for i in range(len(weights)):

@@ -49,6 +49,7 @@ class Stumps:
         self.crew = Crew(None if self.columns.size > _WORTH_THREADS else 1)
         with ThreadPoolExecutor(self.crew.n_threads) as pool:
             list(pool.map(self._cut, range(self.n_features)))
+        self.weights = np.empty(len(self.rows))
         self.best = np.empty((self.crew.n_threads, 4))
         self.place = np.empty((self.crew.n_threads, 2), np.int64)
 
@@ -87,7 +88,7 @@ class Stumps:
             Which rows the stump gets wrong, False for those without weight. None if two splits are equally
             good but for rounding: the stump is left as it was, since its own `fit` knows which comes first.
         """
-        weights = weights[self.rows]
+        weights = np.take(weights, self.rows, out=self.weights, mode="clip")
         totals = np.array([weights[: self.n_first].sum(), weights[self.n_first :].sum()])
         margin = _MARGIN * totals.sum()
         self.crew.run(
