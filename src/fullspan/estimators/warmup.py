@@ -39,6 +39,12 @@ def _steps() -> Iterator[tuple[str, Callable[[], Any]]]:
     yield "tree", lambda: fit(estimators.DecisionTreeRegressor(categorical_features=category), X, value)
     yield "forest", lambda: fit(estimators.RandomForestClassifier(3, categorical_features=category), X, three)
     yield "forest", lambda: fit(estimators.RandomForestRegressor(3, categorical_features=category), X, value)
+    # From 2,000 rows on forests grow on histograms.
+    many, classes = np.tile(X, (40, 1)), np.tile(two, 40)
+    yield (
+        "forest",
+        lambda: fit(estimators.RandomForestClassifier(1, categorical_features=category), many, classes),
+    )
     yield "AdaBoost", lambda: fit(estimators.AdaBoostClassifier(n_estimators=2), whole, three)
     yield "GBDT", lambda: fit(estimators.GradientBoostingClassifier(n_estimators=2), whole, three)
     yield "GBDT", lambda: fit(estimators.GradientBoostingRegressor(n_estimators=2), whole, value)
