@@ -43,7 +43,7 @@ PEERS: dict[str, tuple[Any, dict[str, Any], Any, Any]] = {
     "binary": (xgboost.XGBClassifier, {"n_estimators": 4}, X, SIGNAL > 0),
     "classes": (xgboost.XGBClassifier, {"n_estimators": 3, "num_parallel_tree": 2}, X, CLASSES),
     "dart": (xgboost.XGBRegressor, {"booster": "dart", "rate_drop": 0.5, "n_estimators": 8}, X, SIGNAL),
-    "linear": (xgboost.XGBClassifier, {"booster": "gblinear", "n_estimators": 5, "n_jobs": 1}, X, CLASSES),
+    "linear": (xgboost.XGBClassifier, {"booster": "gblinear", "n_estimators": 5}, X, CLASSES),
     "partition": (xgboost.XGBRegressor, CATEGORICAL | {"max_cat_to_onehot": 2}, FRAME, SIGNAL),
     "onehot": (xgboost.XGBRegressor, CATEGORICAL | {"max_cat_to_onehot": 9}, FRAME, SIGNAL),
     "pruned": (xgboost.XGBRegressor, {"tree_method": "exact", "gamma": 3.0, "n_estimators": 3}, X, SIGNAL),
@@ -74,7 +74,7 @@ def _ours(peer: Any) -> Any:
 @pytest.mark.parametrize("name", PEERS)
 def test_xgboost_files_predict_the_same_both_ways(name: str, extension: str, tmp_path: Path) -> None:
     kind, parameters, rows, y = PEERS[name]
-    peer = kind(**parameters).fit(rows, y)
+    peer = kind(n_jobs=1, **parameters).fit(rows, y)
     peer.save_model(tmp_path / f"theirs.{extension}")
     ours = _ours(peer).load_model(tmp_path / f"theirs.{extension}")
     wanted = peer.predict(rows, output_margin=True)
@@ -88,7 +88,7 @@ def test_xgboost_files_predict_the_same_both_ways(name: str, extension: str, tmp
         np.testing.assert_allclose(ours.predict_proba(rows), peer.predict_proba(rows), rtol=2e-6)
 
     ours.save_model(tmp_path / f"ours.{extension}")
-    back = kind(enable_categorical=True)
+    back = kind(enable_categorical=True, n_jobs=1)
     back.load_model(tmp_path / f"ours.{extension}")
     assert np.array_equal(back.predict(rows, output_margin=True), peer.predict(rows, output_margin=True))
     again = _ours(peer).load_model(tmp_path / f"ours.{extension}")
@@ -131,7 +131,7 @@ def test_early_stopping_is_kept_in_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["squared", "classes", "dart", "partition", "pruned", "linear"])
 def test_shap_values_and_importances_are_xgboosts(name: str, tmp_path: Path) -> None:
     kind, parameters, rows, y = PEERS[name]
-    peer = kind(**parameters).fit(rows, y)
+    peer = kind(n_jobs=1, **parameters).fit(rows, y)
     peer.save_model(tmp_path / "model.ubj")
     ours = _ours(peer).load_model(tmp_path / "model.ubj")
     booster, data = peer.get_booster(), xgboost.DMatrix(rows, enable_categorical=True)
