@@ -11,7 +11,7 @@ import pytest
 from fullspan.core.errors import ConfigError
 from fullspan.core.partitions import LocalPartitions, ProcessPartitions
 from fullspan.estimators.binning import Binner
-from fullspan.estimators.boosting.hist import GrowConfig, HistGrower, TreeArrays, padded
+from fullspan.estimators.boosting.hist import GrowConfig, HistGrower, TreeArrays
 from fullspan.estimators.boosting.hist_partitions import HistPart, boost, fit_binner
 
 CATEGORICAL = np.arange(16) == 3
@@ -33,7 +33,7 @@ def make_data() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def in_memory(config: GrowConfig, objective: str, n_rounds: int) -> list[TreeArrays]:
     X, y, weight = make_data()
     binner = Binner.fit(X, sample_weight=weight, categorical=CATEGORICAL)
-    margin = padded(np.zeros(len(X), dtype=np.float32))
+    margin = np.zeros(len(X), dtype=np.float32)
     with HistGrower(config, binner, X) as grower:
         step = grower.boost_logistic if objective == "logistic" else grower.boost_squared
         return [step(y, weight, margin, round_) for round_ in range(n_rounds)]

@@ -226,8 +226,9 @@ def test_few_histograms_give_the_same_tree(monkeypatch: pytest.MonkeyPatch) -> N
     X, g, h = make_data(16)
     binner = Binner.fit(X)
     trees = []
-    for limit in (2**28, 1):
-        monkeypatch.setattr(hist, "_HISTOGRAM_BYTES", limit)
+    for fewest in (64, 3):
+        monkeypatch.setattr(hist, "_HISTOGRAM_BYTES", 1)
+        monkeypatch.setattr(hist, "_FEWEST_HISTOGRAMS", fewest)
         with HistGrower(replace(LOSSGUIDE, n_threads=3), binner, X) as grower:
             trees.append(grower.grow(g, h, 0))
     for name, value in vars(trees[0][0]).items():

@@ -1,8 +1,8 @@
 # mypy: allow-untyped-decorators, allow-untyped-calls
 """Gradients, their rounding, and the sums that leaf values come from.
 
-Rows are taken in chunks, so that what a chunk adds up to does not depend on the threads; arrays of rows have
-room for 16 more than there are rows.
+Rows are taken in chunks, so that sorted rows are spread over the threads; g and h have room for 16 more than
+there are rows.
 
 Shapes: n rows, N rows with padding, B blocks, T threads.
 """
@@ -19,6 +19,7 @@ from fullspan.core.simd import (
     address,
     exp,
     floor,
+    gather_float32,
     lane_numbers,
     largest,
     load_float32,
@@ -39,6 +40,16 @@ _ONE = np.float32(1)
 FINE = 2.0**20
 
 
+@helper()
+def _floats(values: Any, i: int) -> Any:
+    """16 numbers from number i on; what lies behind the last one is not read."""
+    place, lanes = address(values) + 4 * i, lane_numbers()
+    if i + 16 <= len(values):
+        return load_float32(place)
+    inside = lanes < np.int32(len(values) - i)
+    return gather_float32(place, select(inside, lanes << np.int32(2), lanes & np.int32(0)))
+
+
 @kernel()
 def logistic_gradients(
     thread: int, n_threads: int, margin: Any, y: Any, weight: Any, weighted: bool, g: Any, h: Any
@@ -46,11 +57,11 @@ def logistic_gradients(
     """g = w (p - y) and h = w p (1 - p), with p = 1 / (1 + e^-margin); w = 1 unless weighted."""
     for first in range(thread * ROW_CHUNK, len(margin), n_threads * ROW_CHUNK):
         for i in range(first, min(first + ROW_CHUNK, len(margin)), 16):
-            p = _ONE / (exp(_ZERO - load_float32(address(margin) + 4 * i)) + _ONE)
-            slope = p - load_float32(address(y) + 4 * i)
+            p = _ONE / (exp(_ZERO - _floats(margin, i)) + _ONE)
+            slope = p - _floats(y, i)
             curve = p * (_ONE - p)
             if weighted:
-                w = load_float32(address(weight) + 4 * i)
+                w = _floats(weight, i)
                 slope, curve = slope * w, curve * w
             store(address(g) + 4 * i, slope)
             store(address(h) + 4 * i, curve)

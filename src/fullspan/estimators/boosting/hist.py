@@ -49,11 +49,12 @@ from fullspan.estimators.boosting.hist_plan import (
     new_grown,
 )
 
-__all__ = ["GrowConfig", "HistGrower", "TreeArrays", "padded"]
+__all__ = ["GrowConfig", "HistGrower", "TreeArrays"]
 
 _MOST_ROWS = 2**31 - 2**16
 _MOST_ROWS_OF_VECTORS = 2**27
-_HISTOGRAM_BYTES = 2**28
+# Room for histograms: as many as fit into so many bytes, but not fewer than so many.
+_HISTOGRAM_BYTES, _FEWEST_HISTOGRAMS = 2**22, 64
 _PADDING = 64  # rows: what is read ahead, and written beside
 _LANES = 16
 
@@ -140,11 +141,11 @@ class HistGrower:
 
         Parameters
         ----------
-        y : float32 array of shape (n_samples,)
+        y : C-contiguous float32 array of shape (n_samples,)
             From 0 to 1.
-        weight : float32 array of shape (n_samples,), optional
-        margin : float32 array of shape (n_samples,)
-            Changed in place. Use `padded` for it and the others to spare a copy in each round.
+        weight : C-contiguous float32 array of shape (n_samples,), optional
+        margin : C-contiguous float32 array of shape (n_samples,)
+            Changed in place.
         round : int
         """
         return self._boost(logistic_gradients, y, weight, margin, round)
@@ -174,8 +175,8 @@ class HistGrower:
         self, kernel: Any, y: np.ndarray, weight: np.ndarray | None, margin: np.ndarray
     ) -> None:
         """Compute g and h by one of the kernels for it."""
-        given = padded(y if weight is None else weight)
-        self.crew.run(kernel, padded(margin), padded(y), given, weight is not None, *self.gradients())
+        given = y if weight is None else weight
+        self.crew.run(kernel, margin, y, given, weight is not None, *self.gradients())
 
     def extremes(self) -> np.ndarray:
         """Largest |g| and h."""
@@ -243,7 +244,8 @@ class HistGrower:
         """Room for histograms: one for each leaf that waits, or fewer, and then some are built again."""
         threads, (n_blocks, _, _) = self.crew.n_threads, self.blocks.shape
         size = self.width * BINS
-        slots = max(3, min(most_leaves + 1, _HISTOGRAM_BYTES // (8 * n_blocks * size)))
+        fitting = _HISTOGRAM_BYTES // (8 * n_blocks * size)
+        slots = max(3, min(most_leaves + 1, max(fitting, _FEWEST_HISTOGRAMS)))
         if self._room is None or len(self._room.hist) < slots:
             self._room = Room(
                 np.empty((slots, n_blocks, size), dtype=np.int64),
@@ -289,17 +291,6 @@ class HistGrower:
             np.zeros((threads, BINS), dtype=np.uint8),
             np.zeros((threads, BINS), dtype=np.int32),
         )
-
-
-def padded(values: np.ndarray) -> np.ndarray:
-    """The values as float32 that kernels may read beyond by one vector; the same array if it is such."""
-    if values.dtype == np.float32 and values.flags.c_contiguous and isinstance(values.base, np.ndarray):
-        base = values.base
-        if base.dtype == np.float32 and base.ndim == 1 and len(base) == len(values) + _LANES:
-            return values
-    room = np.zeros(len(values) + _LANES, dtype=np.float32)
-    room[: len(values)] = values
-    return room[: len(values)]
 
 
 def _rows_of_thread(n: int, thread: int, threads: int) -> int:

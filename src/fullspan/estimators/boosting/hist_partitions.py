@@ -25,7 +25,7 @@ from fullspan.estimators.boosting._hist_gradients import (
 )
 from fullspan.estimators.boosting._hist_grow import Grown
 from fullspan.estimators.boosting._hist_kernels import BINS, MOST_FEATURES
-from fullspan.estimators.boosting.hist import HistGrower, padded
+from fullspan.estimators.boosting.hist import HistGrower
 from fullspan.estimators.boosting.hist_plan import (
     GrowConfig,
     Scales,
@@ -63,7 +63,7 @@ class HistPart:
         """Bin the rows."""
         self.grower = HistGrower(config, binner, self.X)
         self.kernel = _GRADIENTS[objective]
-        self.y, self.margin = padded(self.y), padded(np.full(len(self.X), base_score, dtype=np.float32))
+        self.margin = np.full(len(self.X), base_score, dtype=np.float32)
 
     def gradients(self) -> np.ndarray:
         """Begin a round; gives the largest |g| and h."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +15,7 @@ from fullspan.estimators.binning import Binner
 from fullspan.estimators.boosting.approx import ApproxGrower
 from fullspan.estimators.boosting.ensemble import TreeEnsemble, densified
 from fullspan.estimators.boosting.exact import ExactGrower
-from fullspan.estimators.boosting.hist import HistGrower, padded
+from fullspan.estimators.boosting.hist import HistGrower
 from fullspan.estimators.boosting.linear import CoordinateDescent, LinearModel
 from fullspan.estimators.boosting.metrics import evaluate
 from fullspan.estimators.boosting.objectives import Objective, residual_quantile
@@ -145,9 +145,9 @@ class TreeBooster:
         if self.fast is None:
             weight = self.objective.row_weights(self.rows.y, self.rows.weight)
             self.fast = (
-                padded(self.rows.y[:, 0]),
-                None if weight is None else padded(np.ascontiguousarray(weight[:, 0], np.float32)),
-                padded(self.rows.margin[:, 0]),
+                np.ascontiguousarray(self.rows.y[:, 0], np.float32),
+                None if weight is None else np.ascontiguousarray(weight[:, 0], np.float32),
+                np.ascontiguousarray(self.rows.margin[:, 0], np.float32),
             )
             self.rows.margin = self.fast[2][:, None]
         boost = getattr(self.grower, _FAST_ROUNDS[self.objective.name])
@@ -326,7 +326,7 @@ def rounds(
     start: Any,
     weak_learner: Any,
     custom: Any,
-) -> Iterator[TreeBooster | LinearBooster | WeakBooster]:
+) -> Generator[TreeBooster | LinearBooster | WeakBooster, None, None]:
     """Boost; yields the booster after each round, with the margins of all sets up to date.
 
     Parameters
