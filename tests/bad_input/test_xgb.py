@@ -73,6 +73,7 @@ def test_wrong_parameters(parameters: dict[str, Any], named: str) -> None:
         ({"tree_method": "exact", "max_bin": 16}, "max_bin.*exact"),
         ({"booster": "gblinear", "max_depth": 3}, "max_depth.*gblinear"),
         ({"rate_drop": 0.5}, "rate_drop.*dart"),
+        ({"booster": "dart", "early_stopping_rounds": 3}, "early_stopping_rounds.*dart"),
         ({"feature_selector": "shuffle"}, "feature_selector.*gblinear"),
         ({"early_stopping_rounds": 3}, "Must have at least 1 validation dataset for early stopping"),
         ({"importance_type": "gain", "booster": "gblinear"}, "importance_type"),
@@ -139,6 +140,8 @@ def test_weights_and_margins() -> None:
         XGBRegressor().fit(X, Y, sample_weight=np.full(40, -1.0))
     with pytest.raises(ValueError, match="sample_weight"):
         XGBRegressor().fit(X, Y, sample_weight=np.ones(3))
+    with pytest.raises(ValueError, match="must contain at least one non-zero"):
+        XGBRegressor().fit(X, Y, sample_weight=np.zeros(40))
     with pytest.raises(ValueError, match="base_margin"):
         XGBRegressor().fit(X, Y, base_margin=np.ones(3))
     with pytest.raises(ValueError, match="sample_weight_eval_set"):
@@ -209,6 +212,8 @@ def test_queries() -> None:
         XGBRanker().fit(X, degrees, group=[40], eval_set=[(X, degrees)])
     with pytest.raises(ValueError, match="sample_weight"):
         XGBRanker().fit(X, degrees, group=[20, 20], sample_weight=np.ones(40))
+    with pytest.raises(ValueError, match="sample_weight has no positive entry"):
+        XGBRanker().fit(X, degrees, group=[20, 20], sample_weight=np.zeros(2))
     with pytest.raises(ValueError, match="ranking"):
         XGBRanker(objective="reg:squarederror").fit(X, degrees, group=[40])
     with pytest.raises(ValueError, match="rank:map"):
