@@ -46,7 +46,13 @@ def _steps() -> Iterator[tuple[str, Callable[[], Any]]]:
         lambda: fit(estimators.RandomForestClassifier(1, categorical_features=category), many, classes),
     )
     yield "AdaBoost", lambda: fit(estimators.AdaBoostClassifier(n_estimators=2), whole, three)
+    yield "AdaBoost", lambda: fit(estimators.AdaBoostClassifier(n_estimators=2), whole, two)
+    yield "AdaBoost", lambda: fit(estimators.AdaBoostRegressor(n_estimators=2), whole, value)
     yield "GBDT", lambda: fit(estimators.GradientBoostingClassifier(n_estimators=2), whole, three)
+    stochastic = estimators.GradientBoostingClassifier(n_estimators=2, subsample=0.5)
+    yield "GBDT", lambda: fit(stochastic, whole, two)
+    exponential = estimators.GradientBoostingClassifier(n_estimators=2, loss="exponential")
+    yield "GBDT", lambda: fit(exponential, whole, two)
     yield "GBDT", lambda: fit(estimators.GradientBoostingRegressor(n_estimators=2), whole, value)
     for y in (two, three):
         model = estimators.XGBClassifier(n_estimators=2, enable_categorical=True, feature_types=kinds)
