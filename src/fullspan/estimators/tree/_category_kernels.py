@@ -4,7 +4,8 @@
 With one target, or with two classes, ranking categories by the mean target makes one of these splits the best
 of all subsets, for the impurities that are concave (Breiman et al. 1984, section 4.2.2; Fisher 1958). With
 more classes or targets they are ranked along the first principal component of their means (Coppersmith, Hong
-and Hosking 1999), which is near the best.
+and Hosking 1999), which is near the best. Without categorical features `categories` is None everywhere, and
+nothing of this is compiled.
 """
 
 from __future__ import annotations
@@ -22,14 +23,18 @@ _SCORE, _WEIGHT, _MEANS = range(3)
 
 
 @helper()
-def order_by_category(columns, targets, rules, work, f, start, end):
+def order_by_category(categories, columns, targets, rules, work, f, start, end):
     """Sort the node's rows by the rank of their category, those without one last; returns how many those are.
 
     `values` gets the ranks, and `categories[RANK]` the rank of each category, -1 for those not in the node.
     """
-    samples, values, categories, column = work.samples, work.values, work.categories, columns.values[f]
-    n_missing = _sum_up_categories(column, targets, rules, work, columns.n_categories[f], start, end)
-    present = _rank_categories(work, columns.n_categories[f])
+    if categories is None:
+        return 0
+    samples, values, column = work.samples, work.values, columns.values[f]
+    n_missing = _sum_up_categories(
+        categories, column, targets, rules, work, columns.n_categories[f], start, end
+    )
+    present = _rank_categories(categories, work, columns.n_categories[f])
     # A counting sort: COUNT becomes the place of each category's next row.
     place = 0
     for r in range(present):
@@ -55,9 +60,9 @@ def order_by_category(columns, targets, rules, work, f, start, end):
 
 
 @helper()
-def _sum_up_categories(column, targets, rules, work, n_categories, start, end):
+def _sum_up_categories(categories, column, targets, rules, work, n_categories, start, end):
     """Rows, weights and means of the node's categories; returns how many rows have none."""
-    sums, categories = work.category_sums, work.categories
+    sums = work.category_sums
     width = work.sums.shape[2]
     for code in range(n_categories):
         categories[COUNT, code] = 0
@@ -86,9 +91,9 @@ def _sum_up_categories(column, targets, rules, work, n_categories, start, end):
 
 
 @helper()
-def _rank_categories(work, n_categories):
+def _rank_categories(categories, work, n_categories):
     """Fill RANK and ORDER; returns how many categories the node has."""
-    sums, categories = work.category_sums, work.categories
+    sums = work.category_sums
     # A mean, or the share of the second of two classes, tells all.
     last = sums.shape[0] - 1
     if last > _MEANS + 1:
@@ -157,20 +162,24 @@ def _along(sums, code, centre, direction):
 
 
 @helper()
-def keep_ranks(work, n_categories):
+def keep_ranks(categories, n_categories):
     """Remember the ranks of the best split so far."""
+    if categories is None:
+        return
     for code in range(n_categories):
-        work.categories[BEST_RANK, code] = work.categories[RANK, code]
+        categories[BEST_RANK, code] = categories[RANK, code]
 
 
 @helper()
-def part_by_category(columns, work, f, threshold, missing_left, start, end):
+def part_by_category(categories, columns, work, f, threshold, missing_left, start, end):
     """Bring the rows whose category's remembered rank is at most `threshold` to the front."""
+    if categories is None:
+        return
     samples, column = work.samples, columns.values[f]
     first, last = start, end
     while first < last:
         code = column[samples[first]]
-        if missing_left if np.isnan(code) else work.categories[BEST_RANK, int(code)] <= threshold:
+        if missing_left if np.isnan(code) else categories[BEST_RANK, int(code)] <= threshold:
             first += 1
         else:
             last -= 1
@@ -178,11 +187,13 @@ def part_by_category(columns, work, f, threshold, missing_left, start, end):
 
 
 @helper()
-def write_bits(work, n_categories, threshold, missing_left, words, at):
+def write_bits(categories, n_categories, threshold, missing_left, words, at):
     """One bit for each category: whether it goes left. Those not in the node go where missing values go."""
+    if categories is None:
+        return
     for word in range((n_categories + 63) // 64):
         words[at + word, 0] = np.uint64(0)
     for code in range(n_categories):
-        r = work.categories[BEST_RANK, code]
+        r = categories[BEST_RANK, code]
         if missing_left if r == _ABSENT else r <= threshold:
             words[at + (code >> 6), 0] |= np.uint64(1) << np.uint64(code & 63)

@@ -2,6 +2,7 @@
 """Impurities of a node and of its two children, updated while rows move from the right child to the left.
 
 Every sum is taken in scikit-learn's order, so that candidates compare as they do there down to the last bit.
+What only the absolute error needs is None otherwise, and its code is not even compiled.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ def reset(criterion, targets, work, start, end):
     work.scalars[WEIGHT_RIGHT] = work.scalars[WEIGHT]
     work.scalars[POSITION] = start
     if criterion == ABSOLUTE:
-        _prepare_absolute(targets, work, start, end)
+        _prepare_absolute(work.absolute, targets, work, start, end)
         return
     sums = work.sums
     for k in range(sums.shape[1]):
@@ -165,12 +166,16 @@ def impurity(criterion, targets, work, side, start, end):
         return _variance(targets, work, side, weight, start)
     if criterion == POISSON:
         return _poisson_loss(targets, work, side, weight, start, end)
-    position = int(scalars[POSITION])
+    return _absolute_errors(work.absolute, side, int(scalars[POSITION]), start) / (weight * n_outputs)
+
+
+@helper()
+def _absolute_errors(state, side, position, start):
+    if state is None:
+        return 0.0
     if side == IN_LEFT:
-        total = work.absolute[LEFT_ERRORS, position - 1] if position > start else 0.0
-    else:
-        total = work.absolute[RIGHT_ERRORS, start if side == TOTAL else position]
-    return total / (weight * n_outputs)
+        return state[LEFT_ERRORS, position - 1] if position > start else 0.0
+    return state[RIGHT_ERRORS, start if side == TOTAL else position]
 
 
 @helper()
@@ -215,11 +220,15 @@ def _poisson_loss(targets, work, side, weight, start, end):
 def child_value(criterion, work, side):
     """Prediction of a child, for the single output that monotonic constraints allow."""
     if criterion == ABSOLUTE:
-        position = int(work.scalars[POSITION])
-        if side == IN_LEFT:
-            return work.absolute[LEFT_MEDIANS, position - 1]
-        return work.absolute[RIGHT_MEDIANS, position]
+        return _child_median(work.absolute, side, int(work.scalars[POSITION]))
     return work.sums[side, 0, 0] / work.scalars[side]
+
+
+@helper()
+def _child_median(state, side, position):
+    if state is None:
+        return 0.0
+    return state[LEFT_MEDIANS, position - 1] if side == IN_LEFT else state[RIGHT_MEDIANS, position]
 
 
 @helper()
@@ -248,12 +257,14 @@ def write_value(rules, targets, work, value, lower, upper):
 
 
 @helper()
-def _prepare_absolute(targets, work, start, end):
+def _prepare_absolute(state, targets, work, start, end):
     """Absolute errors and medians of every prefix and suffix of the node's rows.
 
     The node's own medians are left where other criteria have their sums.
     """
-    state, ranks = work.absolute, work.absolute_ranks
+    if state is None:
+        return
+    ranks = work.absolute_ranks
     n = end - start
     for p in range(start, end):
         state[LEFT_ERRORS, p] = 0.0
@@ -266,17 +277,16 @@ def _prepare_absolute(targets, work, start, end):
         for p in range(n):
             ranks[0, start + ranks[1, p]] = p
         for side in range(2):
-            _running_medians(targets, work, start, n, side)
+            _running_medians(state, targets, work, start, n, side)
         work.sums[TOTAL, k, 0] = state[RIGHT_MEDIANS, start]
 
 
 @helper()
-def _running_medians(targets, work, start, n, side):
+def _running_medians(state, targets, work, start, n, side):
     """Add rows one by one to a Fenwick tree over their ranks and read the weighted median from it.
 
     From the first row on for side 0, errors of the left child; from the last one back for side 1.
     """
-    state = work.absolute
     for node in range(n + 1):
         state[TREE_WEIGHT, node] = 0.0
         state[TREE_WEIGHTED_Y, node] = 0.0

@@ -118,7 +118,7 @@ def grow_tree(columns, targets, rules, work, n_rows):
             if not is_leaf and columns.n_categories[feature]:
                 while n_words + columns.n_categories[feature] // 64 + 1 > words.shape[0]:
                     words = _doubled(words)
-                write_bits(work, columns.n_categories[feature], split[2], split[3], words, n_words)
+                write_bits(work.categories, columns.n_categories[feature], split[2], split[3], words, n_words)
                 integers[node, N_WORDS] = (columns.n_categories[feature] + 63) // 64
                 n_words += integers[node, N_WORDS]
             places[node, 0], places[node, 1], places[node, 2] = start, end, split[0]

@@ -31,7 +31,7 @@ def is_presorted(columns, n):
 def order_rows(columns, targets, work, f, start, end):
     """Sort the node's rows by a numeric feature, those without a value last; returns how many those are."""
     if len(columns.indptr):
-        _order_sparse(columns, work, f, start, end)
+        _order_sparse(work.position, columns, work, f, start, end)
         return 0
     if is_presorted(columns, end - start) and _unpack(columns, targets, work, f, start, end):
         return _count_missing(columns, work, f, start, end)
@@ -108,13 +108,15 @@ def move_missing_first(work, start, end, n_missing):
 
 
 @helper()
-def _extract(columns, work, f, start, end):
+def _extract(position, columns, work, f, start, end):
     """Bring the rows with negative values to the front and those with positive ones to the end.
 
     Returns where the negative ones end and the positive ones start; zeros in between, which have no entries.
     """
-    samples, values, position = work.samples, work.values, work.position
     negative_end, positive_start = start, end
+    if position is None:
+        return negative_end, positive_start
+    samples, values = work.samples, work.values
     for k in range(columns.indptr[f], columns.indptr[f + 1]):
         value = columns.data[k]
         p = position[columns.indices[k]]
@@ -134,14 +136,17 @@ def _extract(columns, work, f, start, end):
 @helper()
 def _exchange(samples, position, p, q):
     samples[p], samples[q] = samples[q], samples[p]
-    position[samples[p]] = p
-    position[samples[q]] = q
+    if position is not None:
+        position[samples[p]] = p
+        position[samples[q]] = q
 
 
 @helper()
-def _order_sparse(columns, work, f, start, end):
-    samples, values, position = work.samples, work.values, work.position
-    negative_end, positive_start = _extract(columns, work, f, start, end)
+def _order_sparse(position, columns, work, f, start, end):
+    if position is None:
+        return
+    samples, values = work.samples, work.values
+    negative_end, positive_start = _extract(position, columns, work, f, start, end)
     introsort(values, samples, start, negative_end, work.stack)
     introsort(values, samples, positive_start, end, work.stack)
     for p in range(start, negative_end):
@@ -162,7 +167,7 @@ def value_range(columns, work, f, start, end):
     negative_end, positive_start, n_missing = start, end, 0
     low, high = np.float32(np.inf), np.float32(-np.inf)
     if len(columns.indptr):
-        negative_end, positive_start = _extract(columns, work, f, start, end)
+        negative_end, positive_start = _extract(work.position, columns, work, f, start, end)
         for p in range(start, end):
             if negative_end <= p < positive_start:
                 values[p] = 0.0
@@ -183,8 +188,7 @@ def part_at(columns, work, threshold, missing_left, start, end, negative_end, po
     """Bring the rows that go left to the front, by `values`; returns where the others start."""
     samples, values = work.samples, work.values
     first, last = start, end
-    sparse = len(columns.indptr) > 0
-    if sparse:
+    if len(columns.indptr):
         if threshold < 0.0:
             last = negative_end
         elif threshold > 0.0:
@@ -198,10 +202,7 @@ def part_at(columns, work, threshold, missing_left, start, end, negative_end, po
         else:
             last -= 1
             values[first], values[last] = values[last], values[first]
-            if sparse:
-                _exchange(samples, work.position, first, last)
-            else:
-                samples[first], samples[last] = samples[last], samples[first]
+            _exchange(samples, work.position, first, last)
     return last
 
 
@@ -209,7 +210,7 @@ def part_at(columns, work, threshold, missing_left, start, end, negative_end, po
 def part_by_feature(columns, work, f, threshold, missing_left, start, end):
     """`part_at`, reading the values of a numeric feature again."""
     if len(columns.indptr):
-        negative_end, positive_start = _extract(columns, work, f, start, end)
+        negative_end, positive_start = _extract(work.position, columns, work, f, start, end)
         return part_at(columns, work, threshold, missing_left, start, end, negative_end, positive_start)
     samples, column = work.samples, columns.values[f]
     first, last = start, end

@@ -49,7 +49,10 @@ class Rules(NamedTuple):
 
 
 class Work(NamedTuple):
-    """Buffers of one growing tree."""
+    """Buffers of one growing tree.
+
+    For those that are None, the code that uses them is left out when the kernel is compiled.
+    """
 
     samples: NDArray[np.int32]  # [n_rows] rows, those of a node side by side
     values: NDArray[np.float32]  # [n_rows] their values of the feature at hand
@@ -57,15 +60,15 @@ class Work(NamedTuple):
     spare_values: NDArray[np.float32]  # [n_rows]
     spare_packed: NDArray[np.uint64]  # [n_rows] if presorted
     goes_left: NDArray[np.uint8]  # [n_samples] if presorted
-    position: NDArray[np.int32]  # [n_samples] where each row stands in `samples`, if sparse
+    position: NDArray[np.int32] | None  # [n_samples] where each row stands in `samples`, if sparse
     features: NDArray[np.int64]  # [2, n_features] a permutation, constant ones in front; the constant ones
     random: NDArray[np.int64]  # [1] state of the generator
     stack: NDArray[np.int64]  # of the sort
     sums: NDArray[np.float64]  # [3, n_outputs, max_n_classes], see below
     scalars: NDArray[np.float64]  # see below
-    absolute: NDArray[np.float64]  # [7, n_rows + 1], see below, if the criterion is the absolute error
-    absolute_ranks: NDArray[np.int64]  # [2, n_rows], then
-    categories: NDArray[np.int64]  # [4, most categories], see below
+    absolute: NDArray[np.float64] | None  # [7, n_rows + 1], see below, for the absolute error
+    absolute_ranks: NDArray[np.int64]  # [2, n_rows] for it, too
+    categories: NDArray[np.int64] | None  # [4, most categories], see below, if there are any
     category_sums: NDArray[np.float64]  # [2 + n_outputs * max_n_classes, most categories]
     directions: NDArray[np.float64]  # [3, n_outputs * max_n_classes] scratch of their ranking
 

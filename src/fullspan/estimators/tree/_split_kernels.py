@@ -71,7 +71,7 @@ def find_split(columns, targets, rules, work, start, end, node_impurity, lower, 
         f = features[j]
         negative_end, positive_start = start, end
         if columns.n_categories[f]:
-            n_missing = order_by_category(columns, targets, rules, work, f, start, end)
+            n_missing = order_by_category(work.categories, columns, targets, rules, work, f, start, end)
         elif rules.random_splits:
             low, high, n_missing, negative_end, positive_start = value_range(columns, work, f, start, end)
         else:
@@ -110,13 +110,14 @@ def find_split(columns, targets, rules, work, start, end, node_impurity, lower, 
                     below, above = work.values[position - 1], work.values[position]
                     best_threshold = np.float64(below) / 2 + np.float64(above) / 2
                 if columns.n_categories[f]:
-                    keep_ranks(work, columns.n_categories[f])
+                    keep_ranks(work.categories, columns.n_categories[f])
             missing_left = True
 
     improvement, impurity_left, impurity_right = -np.inf, np.inf, np.inf
     if best_position < end:
         if columns.n_categories[best_feature]:
-            part_by_category(columns, work, best_feature, best_threshold, best_missing, start, end)
+            ranks = work.categories
+            part_by_category(ranks, columns, work, best_feature, best_threshold, best_missing, start, end)
         elif not rules.random_splits or f != best_feature:
             part_by_feature(columns, work, best_feature, best_threshold, best_missing, start, end)
         reset(rules.criterion, targets, work, start, end)
