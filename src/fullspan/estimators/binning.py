@@ -118,14 +118,15 @@ class Binner(Saveable):
         rows = sample_rows(n, seed)
         weight = None if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
         _refuse_infinity(X, n_threads)
-        sampled = np.asfortranarray(X if rows is None else X[rows])
         sampled_weight = weight if weight is None or rows is None else weight[rows]
 
         def bins_of(feature: int) -> tuple[np.ndarray, np.ndarray]:
             nothing = np.empty(0)
             if mask[feature]:
                 return nothing, find_categories(X[:, feature], weight, min(max_bins, MOST_BINS - 1))
-            return find_cuts(sampled[:, feature], sampled_weight, max_bins, X[:, feature]), nothing
+            column = X[:, feature]
+            sampled = column if rows is None else column[rows]
+            return find_cuts(sampled, sampled_weight, max_bins, column), nothing
 
         found = in_threads(bins_of, range(n_features), n_threads)
         return cls([cuts for cuts, _ in found], [values for _, values in found], mask)
