@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from fullspan.core.kernels import helper, kernel
+from fullspan.core.kernels import helper as counting_helper
+from fullspan.core.kernels import kernel
 from fullspan.estimators.tree._category_kernels import write_bits
+from fullspan.estimators.tree._compiling import helper
 from fullspan.estimators.tree._criteria_kernels import impurity, middle_value, reset, sum_up, write_value
 from fullspan.estimators.tree._ordering_kernels import is_presorted, part_presorted
 from fullspan.estimators.tree._records import TOTAL, WEIGHT
@@ -17,7 +19,7 @@ _LEAF = -1
 _UNDEFINED = -2
 
 
-@helper()
+@counting_helper()
 def _doubled(array):
     larger = np.zeros((2 * array.shape[0], array.shape[1]), array.dtype)
     for i in range(array.shape[0]):
@@ -65,6 +67,40 @@ def _cannot_split(rules, depth, n, impurity):
     )
 
 
+@helper()
+def _remember(place, figure, start, end, depth, is_leaf, split, lower, upper, middle):
+    """Note what splitting a node needs: see `grow_tree`."""
+    place[0], place[1], place[2], place[3], place[4] = start, end, split[0], depth, not is_leaf
+    figure[0], figure[1], figure[2] = split[5], split[6], 0.0 if is_leaf else split[4]
+    figure[3], figure[4], figure[5] = lower, upper, middle
+
+
+@helper()
+def _part_columns(columns, rules, work, place, figure):
+    """Part the presorted columns for a node's children, unless both are leaves or sorted on the spot."""
+    start, end, position, depth = place[0], place[1], place[2], place[3] + 1
+    n_left, n_right = position - start, end - position
+    if (is_presorted(columns, n_left) and not _cannot_split(rules, depth, n_left, figure[0])) or (
+        is_presorted(columns, n_right) and not _cannot_split(rules, depth, n_right, figure[1])
+    ):
+        part_presorted(columns, work, start, position, end)
+
+
+@helper()
+def _queue_children(waiting, bounds, at, node, place, figure, n_constant, sign):
+    """Queue both children: the left one last, so that it comes out first."""
+    for is_left in range(2):
+        row = waiting[at + is_left]
+        row[0], row[1] = place[0] if is_left else place[2], place[2] if is_left else place[1]
+        row[2], row[3], row[4], row[5] = place[3] + 1, node, is_left, n_constant
+        bounds[at + is_left, 0] = figure[0 if is_left else 1]
+        # A rising feature bounds the left child from above and the right one from below.
+        bounded_above = sign == (1 if is_left else -1)
+        bounded_below = sign == (-1 if is_left else 1)
+        bounds[at + is_left, 1] = figure[5 if bounded_below else 3]
+        bounds[at + is_left, 2] = figure[5 if bounded_above else 4]
+
+
 @kernel()
 def grow_tree(columns, targets, rules, work, n_rows):
     """Split nodes until none can be: depth first, left before right, or the most improving node first.
@@ -77,7 +113,7 @@ def grow_tree(columns, targets, rules, work, n_rows):
     words, n_words = np.zeros((64, 1), np.uint64), 0
     # Nodes to look at: start, end, depth, parent, is left, constant features; impurity, lower, upper.
     waiting, bounds = np.zeros((64, 6), np.int64), np.zeros((64, 3), np.float64)
-    # Nodes that were looked at and may be split, by number: start, end, position, depth, can be split;
+    # By node, once it was looked at: start, end, position of the right child, depth, whether it can be split;
     # impurities of the children, improvement, lower, upper, middle value.
     places, figures = np.zeros((64, 5), np.int64), np.zeros((64, 6), np.float64)
     heap = np.zeros((64, 1), np.int64)
@@ -121,13 +157,8 @@ def grow_tree(columns, targets, rules, work, n_rows):
                 write_bits(work.categories, columns.n_categories[feature], split[2], split[3], words, n_words)
                 integers[node, N_WORDS] = (columns.n_categories[feature] + 63) // 64
                 n_words += integers[node, N_WORDS]
-            places[node, 0], places[node, 1], places[node, 2] = start, end, split[0]
-            places[node, 3], places[node, 4] = depth, not is_leaf
-            figures[node, 0], figures[node, 1] = split[5], split[6]
-            figures[node, 2] = 0.0 if is_leaf else split[4]
-            figures[node, 3], figures[node, 4] = lower, upper
-            if len(rules.monotonic) and not is_leaf:
-                figures[node, 5] = middle_value(rules.criterion, work)
+            middle = middle_value(rules.criterion, work) if len(rules.monotonic) and not is_leaf else 0.0
+            _remember(places[node], figures[node], start, end, depth, is_leaf, split, lower, upper, middle)
             n_constant = split[7]
             if best_first:
                 _push_up(heap, n_heap, node, figures)
@@ -143,32 +174,13 @@ def grow_tree(columns, targets, rules, work, n_rows):
             splits_left -= places[node, 4]
         if not places[node, 4]:
             continue
-        start, end, position, depth = places[node, 0], places[node, 1], places[node, 2], places[node, 3]
-        # Not for children that are leaves, or that are sorted on the spot.
-        if (
-            is_presorted(columns, position - start)
-            and not _cannot_split(rules, depth + 1, position - start, figures[node, 0])
-        ) or (
-            is_presorted(columns, end - position)
-            and not _cannot_split(rules, depth + 1, end - position, figures[node, 1])
-        ):
-            part_presorted(columns, work, start, position, end)
+        _part_columns(columns, rules, work, places[node], figures[node])
         if n_waiting + 2 > waiting.shape[0]:
             waiting, bounds = _doubled(waiting), _doubled(bounds)
         feature = integers[node, FEATURE]
         sign = np.int64(rules.monotonic[feature]) if len(rules.monotonic) else np.int64(0)
-        for is_left in range(2):
-            waiting[n_waiting, 0] = start if is_left else position
-            waiting[n_waiting, 1] = position if is_left else end
-            waiting[n_waiting, 2], waiting[n_waiting, 3] = depth + 1, node
-            waiting[n_waiting, 4], waiting[n_waiting, 5] = is_left, n_constant
-            bounds[n_waiting, 0] = figures[node, 0 if is_left else 1]
-            # A rising feature bounds the left child from above and the right one from below.
-            bounded_above = sign == (1 if is_left else -1)
-            bounded_below = sign == (-1 if is_left else 1)
-            bounds[n_waiting, 1] = figures[node, 5 if bounded_below else 3]
-            bounds[n_waiting, 2] = figures[node, 5 if bounded_above else 4]
-            n_waiting += 1
+        _queue_children(waiting, bounds, n_waiting, node, places[node], figures[node], n_constant, sign)
+        n_waiting += 2
     return integers[:node_count], floats[:node_count], values[:node_count], words[:n_words, 0]
 
 

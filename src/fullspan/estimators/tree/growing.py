@@ -175,7 +175,7 @@ def grow(columns: Columns, targets: Targets, rules: Rules, seed: int) -> Tree:
         floats[:, IMPURITY],
         integers[:, N_SAMPLES],
         floats[:, NODE_WEIGHT],
-        values.reshape(-1, *shape),
+        values.copy().reshape(-1, *shape),  # the kernel leaves room for more nodes
         integers[:, MISSING_LEFT].astype(np.uint8),
         category_start,
         category_words,
