@@ -2,8 +2,8 @@
 XGBoost-style boosting: early stopping and SHAP values
 ======================================================
 
-Second-order boosting with a penalty on the leaves (Chen and Guestrin 2016). SHAP values (Lundberg et al. 2020)
-share out each prediction among the features: they add up to it.
+Second-order boosting with a penalty on the leaves (Chen and Guestrin 2016). SHAP values (Lundberg et al.
+2020) share out each prediction among the features: they add up to it.
 """
 
 import matplotlib.pyplot as plt
