@@ -235,6 +235,23 @@ def test_few_histograms_give_the_same_tree(monkeypatch: pytest.MonkeyPatch) -> N
         np.testing.assert_array_equal(value, getattr(trees[1][0], name))
 
 
+def test_a_crowded_machine_gets_one_thread_and_the_same_trees(monkeypatch: pytest.MonkeyPatch) -> None:
+    X, g, h = make_data(16)
+    binner = Binner.fit(X)
+    with HistGrower(replace(LOSSGUIDE, n_threads=3), binner, X) as grower:
+        monkeypatch.setattr(hist, "_LONG_ENOUGH", 1e9)
+        expected = [grower.grow(g, h, round_)[0] for round_ in range(12)]
+        monkeypatch.setattr(hist, "_LONG_ENOUGH", -1.0)
+        monkeypatch.setattr(hist, "_CROWDED", 1e9)
+        threads = []
+        for round_ in range(12):
+            threads.append(grower.crew.n_threads)
+            tree, _ = grower.grow(g, h, round_)
+            for name, value in vars(expected[round_]).items():
+                assert getattr(tree, name).tobytes() == value.tobytes()
+    assert threads == [3] + [1] * 8 + [3] + [1] * 2
+
+
 def test_leaf_values_come_from_unrounded_sums() -> None:
     rng = np.random.default_rng(0)
     X, g, h = make_data(3)

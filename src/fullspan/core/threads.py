@@ -39,6 +39,11 @@ class Crew:
     n_threads : int, optional
         One for each usable core by default.
 
+    Attributes
+    ----------
+    n_threads : int
+        How many run the next kernel; may be set to less, and back.
+
     Examples
     --------
     >>> from fullspan.core.kernels import kernel

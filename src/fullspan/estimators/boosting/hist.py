@@ -18,6 +18,7 @@ tree is the same for any number of threads or parts of the data.
 
 from __future__ import annotations
 
+import time
 from types import TracebackType
 from typing import Any, Self
 
@@ -57,6 +58,9 @@ _MOST_ROWS_OF_VECTORS = 2**27
 _HISTOGRAM_BYTES, _FEWEST_HISTOGRAMS = 2**22, 64
 _PADDING = 64  # rows: what is read ahead, and written beside
 _LANES = 16
+# A tree that takes so many seconds, in which threads had less than that part of their cores, shows that the
+# machine is crowded; so many trees are then grown by one thread.
+_LONG_ENOUGH, _CROWDED, _TREES_ALONE = 0.02, 0.6, 8
 
 
 class HistGrower:
@@ -92,6 +96,7 @@ class HistGrower:
         self.vector = HAS_AVX512 and self.n < _MOST_ROWS_OF_VECTORS
         self.order = np.zeros(self.n + (self.crew.n_threads + 2) * _PADDING, dtype=np.int32)
         self._room: Room | None = None
+        self._most_threads, self._trees_alone = self.crew.n_threads, 0
         self._gradients: tuple[np.ndarray, np.ndarray] | None = None
 
     def close(self) -> None:
@@ -225,6 +230,7 @@ class HistGrower:
         spare = np.empty(len(self.order), dtype=np.int32)
         node_of_row = spare[: self.n]
         room = self._working_room(most)
+        started, used = time.perf_counter(), time.process_time()
         self.crew.run(
             grow_tree,
             self.rows(spare, scales.wide),
@@ -236,9 +242,23 @@ class HistGrower:
             grown,
             node_of_row,
         )
+        self._share_cores(time.perf_counter() - started, time.process_time() - used)
         n_nodes = int(grown.n_nodes[0])
         sums = self.leaf_sums(scales, n_nodes, node_of_row)
         return self.plan.finish(grown, n_nodes, sums / scales.finest()), node_of_row
+
+    def _share_cores(self, wall: float, used: float) -> None:
+        """Go on with one thread for some trees if others keep this process from its cores.
+
+        Threads that meet hundreds of times a tree then wait for the one that does not run. `wall` and `used`
+        are the seconds that a tree took, on the clock and of all threads.
+        """
+        if self._trees_alone:
+            self._trees_alone -= 1
+            if not self._trees_alone:
+                self.crew.n_threads = self._most_threads
+        elif self.crew.n_threads > 1 and wall > _LONG_ENOUGH and used < _CROWDED * self.crew.n_threads * wall:
+            self.crew.n_threads, self._trees_alone = 1, _TREES_ALONE
 
     def _working_room(self, most_leaves: int) -> Room:
         """Room for histograms: one for each leaf that waits, or fewer, and then some are built again."""
@@ -246,7 +266,7 @@ class HistGrower:
         size = self.width * BINS
         fitting = _HISTOGRAM_BYTES // (8 * n_blocks * size)
         slots = max(3, min(most_leaves + 1, max(fitting, _FEWEST_HISTOGRAMS)))
-        if self._room is None or len(self._room.hist) < slots:
+        if self._room is None or len(self._room.hist) < slots or len(self._room.worth) != threads:
             self._room = Room(
                 np.empty((slots, n_blocks, size), dtype=np.int64),
                 np.empty((threads if n_blocks % threads else 1, 2, size), dtype=np.int64),
