@@ -73,7 +73,6 @@ def test_wrong_parameters(parameters: dict[str, Any], named: str) -> None:
         ({"tree_method": "exact", "max_bin": 16}, "max_bin.*exact"),
         ({"booster": "gblinear", "max_depth": 3}, "max_depth.*gblinear"),
         ({"rate_drop": 0.5}, "rate_drop.*dart"),
-        ({"booster": "dart", "early_stopping_rounds": 3}, "early_stopping_rounds.*dart"),
         ({"feature_selector": "shuffle"}, "feature_selector.*gblinear"),
         ({"early_stopping_rounds": 3}, "Must have at least 1 validation dataset for early stopping"),
         ({"importance_type": "gain", "booster": "gblinear"}, "importance_type"),
@@ -168,6 +167,11 @@ def test_categories() -> None:
     with pytest.raises(ValueError, match=r"enable_categorical.*kind"):
         XGBRegressor().fit(frame, Y)
     model = XGBRegressor(enable_categorical=True, n_estimators=2).fit(frame, Y)
+    with pytest.raises(ValueError, match=r"enable_categorical.*kind"):
+        model.set_params(enable_categorical=False).predict(frame)
+    model.set_params(enable_categorical=True)
+    with pytest.raises(ValueError, match="importance_type"):
+        _ = model.set_params(importance_type="luck").feature_importances_
     strange = frame.assign(kind=pd.Categorical(["new", *frame.kind[1:]]))
     with pytest.raises(ValueError, match=r"'kind'.*'new'"):
         model.predict(strange)

@@ -255,6 +255,15 @@ def test_dart_weights_drop_and_predictions_agree() -> None:
     assert rmse < 0.6 * SIGNAL.std()
 
 
+def test_early_stopping_of_dart_gives_the_trees_their_weights_of_then() -> None:
+    model = XGBRegressor(
+        booster="dart", rate_drop=0.4, n_estimators=60, learning_rate=0.6, early_stopping_rounds=4
+    ).fit(X[TRAIN], SIGNAL[TRAIN], eval_set=[(X[TEST], SIGNAL[TEST])], verbose=False)
+    assert len(model.evals_result()["validation_0"]["rmse"]) == model.best_iteration + 5
+    rmse = np.sqrt(np.mean((model.predict(X[TEST]) - SIGNAL[TEST]) ** 2))
+    assert rmse == pytest.approx(model.best_score, rel=1e-5)
+
+
 def test_copies_predict_the_same(tmp_path: Any) -> None:
     frame, y = _frame()
     model = XGBRegressor(n_estimators=5, enable_categorical=True, eval_metric="mae")

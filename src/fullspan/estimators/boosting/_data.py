@@ -59,13 +59,13 @@ def _without_categories(estimator: Any, X: Any, reset: bool, enabled: bool) -> A
         for index in range(X.shape[1])
         if hasattr(X.dtypes.iloc[index], "categories")
     }
+    if named and not enabled:
+        names = ", ".join(str(X.columns[index]) for index in named)
+        raise ValueError(
+            "DataFrame.dtypes for data must be int, float, bool or category. When categorical type is "
+            f"supplied, `enable_categorical` must be set to `True`. Invalid columns: {names}"
+        )
     if reset:
-        if named and not enabled:
-            names = ", ".join(str(X.columns[index]) for index in named)
-            raise ValueError(
-                "DataFrame.dtypes for data must be int, float, bool or category. When categorical type is "
-                f"supplied, `enable_categorical` must be set to `True`. Invalid columns: {names}"
-            )
         estimator._categories = {
             index: np.asarray(kind.categories.to_numpy()) for index, kind in named.items()
         }

@@ -19,6 +19,7 @@ from fullspan.estimators.saving import Saveable
 _BLOCK = 4096
 # Rows times trees from which on packing the trees is worth its while.
 _PACKED_WORK = 100_000
+_IMPORTANCES = ("gain", "weight", "cover", "total_gain", "total_cover")
 _NODE_ARRAYS = {
     "left": np.int32,
     "right": np.int32,
@@ -252,7 +253,14 @@ class TreeEnsemble(Saveable):
         ----------
         kind : {"weight", "gain", "cover", "total_gain", "total_cover"}
             The number of splits; their mean or total gain; their mean or total cover.
+
+        Raises
+        ------
+        ValueError
+            If there is no such kind.
         """
+        if kind not in _IMPORTANCES:
+            raise ValueError(f"importance_type must be one of {', '.join(_IMPORTANCES)}, got {kind!r}")
         inner = self.left >= 0
         feature = self.feature[inner]
         count = np.bincount(feature, minlength=self.n_features).astype(np.float64)

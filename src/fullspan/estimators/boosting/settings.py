@@ -108,10 +108,6 @@ def _refuse_contradictions(e: Any, booster: str, tree_method: str, grow_policy: 
 
     if booster != "dart" and given(_DART):
         raise ValueError(f"{given(_DART)[0]} is of use with booster='dart' only, got booster={booster!r}")
-    if booster == "dart" and e.early_stopping_rounds is not None:
-        raise ValueError(
-            "early_stopping_rounds is not for booster='dart', whose later rounds change earlier trees"
-        )
     if booster != "gblinear" and e.feature_selector is not None:
         raise ValueError(f"feature_selector is of use with booster='gblinear' only, got booster={booster!r}")
     if booster == "gblinear" and given(_TREES):

@@ -100,14 +100,21 @@ class XGBBase(XGBParameters):
         custom = custom_gradients(self.objective) if callable(self.objective) else None
         watch = Watch(self, evals, metrics, objective, verbose)
         last: Any = None
+        best_weight: Array | None = None
         boosting = rounds(settings, objective, rows, evals, base, start, self.weak_learner, custom)
         with closing(boosting):  # ends the threads, also when a callback raises
             for booster in boosting:
                 last = booster
-                if settings.n_rounds and watch.after_round():
+                stop = bool(settings.n_rounds) and watch.after_round()
+                if settings.booster == "dart" and self._best_iteration == watch.round - 1:
+                    best_weight = last.weight.copy()
+                if stop:
                     break
         watch.finish()
         self._model = last.model()
+        if best_weight is not None:
+            # Rounds after the best one have changed the weights of the trees before it.
+            self._model.tree_weight[: len(best_weight)] = best_weight
         if isinstance(objective, RankObjective):
             objective.groups = None
         return self
