@@ -298,10 +298,13 @@ class AdaBoostClassifier(ClassifierMixin, _AdaBoost):  # type: ignore[misc]
         return np.asarray(estimator.predict(X) != y)
 
     def _judge(self, weights: np.ndarray, wrong: np.ndarray) -> _Round | None:
+        chance = 1.0 - 1.0 / self.n_classes_
         error = float(weighted_error(weights, wrong))
+        if abs(error - chance) < 1e-9:  # the last bit decides: sum as scikit-learn does
+            error = float(np.average(wrong, weights=weights))
         if error <= 0:
             return _Round(1.0, 0.0, lambda weights: True)
-        if error >= 1.0 - 1.0 / self.n_classes_:
+        if error >= chance:
             return None
         weight = self.learning_rate * (np.log((1.0 - error) / error) + np.log(self.n_classes_ - 1.0))
         with np.errstate(over="ignore"):
