@@ -112,7 +112,7 @@ class XGBBase(XGBParameters):
                     break
         watch.finish()
         self._model = last.model()
-        if best_weight is not None:
+        if best_weight is not None and isinstance(self._model, TreeEnsemble):
             # Rounds after the best one have changed the weights of the trees before it.
             self._model.tree_weight[: len(best_weight)] = best_weight
         if isinstance(objective, RankObjective):
