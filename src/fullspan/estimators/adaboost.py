@@ -220,7 +220,7 @@ class AdaBoostClassifier(ClassifierMixin, _AdaBoost):  # type: ignore[misc]
         Weighted error of each; 1 for those not fitted.
     feature_importances_ : ndarray of shape (n_features,)
     n_features_in_ : int
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (n_features,)
 
     Raises
     ------
@@ -494,7 +494,7 @@ class AdaBoostRegressor(RegressorMixin, _AdaBoost):  # type: ignore[misc]
         Average loss of each; 1 for those not fitted.
     feature_importances_ : ndarray of shape (n_features,)
     n_features_in_ : int
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (n_features,)
 
     Raises
     ------

@@ -366,7 +366,7 @@ class BaggingClassifier(ClassifierMixin, _Bagging):  # type: ignore[misc]
     oob_decision_function_ : ndarray of shape (n_samples, n_classes)
         Probabilities from estimators that did not see the row; NaN where all did. Only with `oob_score`.
     n_features_in_ : int
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (n_features,)
 
     Raises
     ------
@@ -564,7 +564,7 @@ class BaggingRegressor(RegressorMixin, _Bagging):  # type: ignore[misc]
     oob_prediction_ : ndarray of shape (n_samples,)
         Mean prediction of the estimators that did not see the row, 0 where all did. Only with `oob_score`.
     n_features_in_ : int
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (n_features,)
 
     Raises
     ------

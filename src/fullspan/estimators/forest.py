@@ -84,9 +84,9 @@ class RandomForestClassifier(ClassifierMixin, Forest):  # type: ignore[misc]
     classes_ : array of shape (n_classes,), or a list of them for several outputs
     n_classes_ : int, or a list for several outputs
     n_outputs_, n_features_in_ : int
-    feature_names_in_ : array of shape (n_features_in_,)
+    feature_names_in_ : array of shape (n_features,)
         Only if X has string column names.
-    feature_importances_ : array of shape (n_features_in_,)
+    feature_importances_ : array of shape (n_features,)
         Mean share of each feature in the impurity that splits remove.
     oob_score_ : float
     oob_decision_function_ : array of shape (n_samples, n_classes[, n_outputs])

@@ -375,7 +375,7 @@ class _GradientBoosting(Repeated):
 
         Returns
         -------
-        ndarray of shape (n_samples, n_estimators, n_trees_per_iteration_)
+        ndarray of shape (n_samples, n_estimators, n_trees_per_iteration)
             Numbers of nodes.
         """
         X = self._checked(X)
@@ -450,25 +450,25 @@ max_features, max_leaf_nodes, ccp_alpha
 
     Attributes
     ----------
-    estimators_ : ndarray of DecisionTreeRegressor of shape (n_estimators_, 1 or n_classes_)
+    estimators_ : ndarray of DecisionTreeRegressor of shape (n_estimators, 1 or n_classes)
         Their leaves hold the steps that the line search found.
     n_estimators_ : int
         Stages fitted.
     n_trees_per_iteration_ : int
-    classes_ : ndarray of shape (n_classes_,)
+    classes_ : ndarray of shape (n_classes,)
     n_classes_ : int
-    train_score_ : ndarray of shape (n_estimators_,)
+    train_score_ : ndarray of shape (n_estimators,)
         Deviance (exponential loss) of the rows each stage was fitted to.
-    oob_improvement_, oob_scores_ : ndarray of shape (n_estimators_,)
+    oob_improvement_, oob_scores_ : ndarray of shape (n_estimators,)
         How much each stage lowered the loss of the rows it was not fitted to, and that loss; only with
         `subsample` below 1.
     oob_score_ : float
         The last of them.
     init_ : estimator or "zero"
-    feature_importances_ : ndarray of shape (n_features_in_,)
+    feature_importances_ : ndarray of shape (n_features,)
     max_features_ : int
     n_features_in_ : int
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (n_features,)
 
     Raises
     ------
@@ -588,7 +588,7 @@ max_features, max_leaf_nodes, ccp_alpha
 
         Yields
         ------
-        ndarray of shape (n_samples, n_trees_per_iteration_)
+        ndarray of shape (n_samples, n_trees_per_iteration)
         """
         yield from self._staged_raw(X)
 
@@ -705,23 +705,23 @@ max_features, max_leaf_nodes, ccp_alpha
 
     Attributes
     ----------
-    estimators_ : ndarray of DecisionTreeRegressor of shape (n_estimators_, 1)
+    estimators_ : ndarray of DecisionTreeRegressor of shape (n_estimators, 1)
         Their leaves hold the steps that the line search found.
     n_estimators_ : int
         Stages fitted.
     n_trees_per_iteration_ : int
-    train_score_ : ndarray of shape (n_estimators_,)
+    train_score_ : ndarray of shape (n_estimators,)
         Mean squared error, or the mean of another loss, of the rows each stage was fitted to.
-    oob_improvement_, oob_scores_ : ndarray of shape (n_estimators_,)
+    oob_improvement_, oob_scores_ : ndarray of shape (n_estimators,)
         How much each stage lowered the loss of the rows it was not fitted to, and that loss; only with
         `subsample` below 1.
     oob_score_ : float
         The last of them.
     init_ : estimator or "zero"
-    feature_importances_ : ndarray of shape (n_features_in_,)
+    feature_importances_ : ndarray of shape (n_features,)
     max_features_ : int
     n_features_in_ : int
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (n_features,)
 
     Raises
     ------

@@ -285,7 +285,7 @@ class StackingClassifier(ClassifierMixin, _Stacking):  # type: ignore[misc]
     stack_method_ : list of str
         The method used of each estimator.
     n_features_in_ : int
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (n_features,)
         If an estimator has it.
 
     Raises
@@ -461,7 +461,7 @@ class StackingRegressor(RegressorMixin, _Stacking):  # type: ignore[misc]
     stack_method_ : list of str
         "predict" for each.
     n_features_in_ : int
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (n_features,)
         If an estimator has it.
 
     Raises

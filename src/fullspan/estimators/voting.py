@@ -133,7 +133,7 @@ class VotingClassifier(ClassifierMixin, _Voting):  # type: ignore[misc]
         Encodes the labels; the estimators are fitted with codes 0 to n_classes - 1.
     classes_ : ndarray of shape (n_classes,)
     n_features_in_ : int
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (n_features,)
         If an estimator has it.
 
     Raises
@@ -342,7 +342,7 @@ class VotingRegressor(RegressorMixin, _Voting):  # type: ignore[misc]
     named_estimators_ : Bunch
         The same by name.
     n_features_in_ : int
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (n_features,)
         If an estimator has it.
 
     Raises

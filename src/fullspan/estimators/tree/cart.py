@@ -68,13 +68,13 @@ class DecisionTreeClassifier(Saveable, ClassifierMixin, BaseDecisionTree):  # ty
     n_classes_ : int, or an array for several outputs
     n_outputs_ : int
     n_features_in_ : int
-    feature_names_in_ : array of shape (n_features_in_,)
+    feature_names_in_ : array of shape (n_features,)
         Only if X has string column names.
     max_features_ : int
         `max_features` as a number.
-    categories_ : list of length n_features_in_ or None
+    categories_ : list with an entry a feature, or None
         The categories of each feature in the order of their codes, None for numeric ones.
-    feature_importances_ : array of shape (n_features_in_,)
+    feature_importances_ : array of shape (n_features,)
         Share of each feature in the impurity that all splits remove.
 
     References
