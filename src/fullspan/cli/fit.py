@@ -10,7 +10,8 @@ from fullspan.pipelines.fitting import FitConfig
 def command(config: FitConfig) -> None:
     """Learn to predict a column of a table: compare estimators, keep the best, report.
 
-    Ctrl-C loses no finished fit; the same run goes on with --run DIRECTORY --resume.
+    Ctrl-C loses no finished fit; the same command goes on with --run DIRECTORY --resume, where DIRECTORY is
+    what it printed first.
     """
     from fullspan.pipelines.fitting import MODEL_FILE, fit
 

@@ -120,6 +120,7 @@ def fit(config: FitConfig) -> Path:
     run = Run.open(config.run) if config.run is not None else Run.create("runs", "fit")
     with run:
         _begin(run.path, config)
+        print(f"run directory: {run.path}", flush=True)
         folds = make_folds(problem, config.folds, config.seed)
         board, held_out = _compare(run, problem, config, folds)
         best = next(score.model for score in board if score.model != BASELINE)
