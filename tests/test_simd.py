@@ -36,7 +36,7 @@ def arithmetic(a: Any, b: Any, x: Any, y: Any, ints: Any, floats: Any) -> None:
     simd.store(out + 64, simd.maximum(simd.floor(p), simd.minimum(q, simd.magnitude(p))))
     simd.store(out + 128, simd.gather_float32(address(x), (simd.lane_numbers() ^ np.int32(1)) << np.int32(2)))
     simd.store(out + 192, simd.unsigned_to_float32(i))
-    simd.store(out + 256, simd.to_float32(simd.load_bytes(address(a))))
+    simd.store(out + 256, simd.to_float32(i))
     simd.store(out + 320, simd.exp(p))
     floats[6, 0] = simd.largest(p)
     floats[6, 1] = simd.count(p > q)
@@ -67,7 +67,7 @@ def check_arithmetic(seed: int) -> None:
     np.testing.assert_array_equal(floats[1], np.maximum(np.floor(x), np.minimum(y, abs(x))))
     np.testing.assert_array_equal(floats[2], x[np.arange(16) ^ 1])
     np.testing.assert_array_equal(floats[3], a.view(np.uint32).astype(np.float32))
-    np.testing.assert_array_equal(floats[4], a.view(np.uint8)[:16].astype(np.float32))
+    np.testing.assert_array_equal(floats[4], a.astype(np.float32))
     np.testing.assert_allclose(floats[5], np.exp(x.astype(float)), rtol=3e-7)
     found = [x.max(), (x > y).sum(), np.flatnonzero(x > y)[0] if (x > y).any() else 16, 16]
     np.testing.assert_array_equal(floats[6, :4], np.array(found, np.float32))

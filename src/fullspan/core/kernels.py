@@ -55,9 +55,22 @@ def kernel(*, fastmath: frozenset[str] = frozenset()) -> Callable[[Callable[...,
     return compile_lazily
 
 
-def helper(*, fastmath: frozenset[str] = frozenset()) -> Callable[[Callable[..., Any]], Any]:
-    """Compile a function that only kernels call; it is kept on disk as a part of them."""
-    return _njit(**_OPTIONS, fastmath=set(fastmath), no_cpython_wrapper=True)  # type: ignore[no-any-return]
+def helper(
+    *, fastmath: frozenset[str] = frozenset(), counts_references: bool = True
+) -> Callable[[Callable[..., Any]], Any]:
+    """Compile a function that only kernels call; it is kept on disk as a part of them.
+
+    Parameters
+    ----------
+    fastmath : frozenset of str
+        As of `kernel`.
+    counts_references : bool
+        Functions that make no arrays can do without counting references to those that they get. In one that
+        runs for every node and feature of a tree, and takes many arrays out of tuples, counting took half of
+        the time.
+    """
+    options = {**_OPTIONS, "no_cpython_wrapper": True, "_nrt": counts_references}
+    return _njit(**options, fastmath=set(fastmath))  # type: ignore[no-any-return]
 
 
 def was_compiled(dispatcher: Any) -> bool:

@@ -187,18 +187,6 @@ load_float32 = _load(FLOAT32, "16 float32 from a place of any alignment.")
 
 
 @_intrinsic
-def load_bytes(typing_context: Any, place: Any) -> Any:
-    """16 uint8 as int32."""
-
-    def generate(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
-        loaded = builder.load(_pointer(builder, arguments[0], _lanes_of(_I8)))
-        loaded.align = 1
-        return builder.zext(loaded, _lanes_of(_I32))
-
-    return INT32(types.int64), generate
-
-
-@_intrinsic
 def store(typing_context: Any, place: Any, vector: Any) -> Any:
     """Write the 16 numbers."""
     if vector not in (INT32, FLOAT32):
@@ -327,18 +315,6 @@ def spread_int32(typing_context: Any, value: Any) -> Any:
 def spread_float32(typing_context: Any, value: Any) -> Any:
     """16 times a number."""
     return FLOAT32(types.float32), lambda context, builder, sig, arguments: _splat(builder, arguments[0])
-
-
-@_intrinsic
-def use_full_vectors(typing_context: Any) -> Any:
-    """Let LLVM make 512-bit vectors of this function's loops; it prefers 256 for the sake of older CPUs."""
-
-    def generate(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
-        # llvmlite's `add` refuses attributes that it does not know.
-        set.add(builder.function.attributes, '"prefer-vector-width"="512"')
-        return context.get_dummy_value()
-
-    return types.void(), generate
 
 
 @_intrinsic

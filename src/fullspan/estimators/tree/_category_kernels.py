@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fullspan.estimators.tree._compiling import helper
+from fullspan.core.kernels import helper
 from fullspan.estimators.tree._records import BEST_RANK, COUNT, ENTROPY, ORDER, RANK
 from fullspan.estimators.tree._sorting_kernels import introsort
 
@@ -22,7 +22,7 @@ _ABSENT = -1
 _SCORE, _WEIGHT, _MEANS = range(3)
 
 
-@helper()
+@helper(counts_references=False)
 def order_by_category(categories, columns, targets, rules, work, f, start, end):
     """Sort the node's rows by the rank of their category, those without one last; returns how many those are.
 
@@ -59,7 +59,7 @@ def order_by_category(categories, columns, targets, rules, work, f, start, end):
     return n_missing
 
 
-@helper()
+@helper(counts_references=False)
 def _sum_up_categories(categories, column, targets, rules, work, n_categories, start, end):
     """Rows, weights and means of the node's categories; returns how many rows have none."""
     sums = work.category_sums
@@ -90,7 +90,7 @@ def _sum_up_categories(categories, column, targets, rules, work, n_categories, s
     return n_missing
 
 
-@helper()
+@helper(counts_references=False)
 def _rank_categories(categories, work, n_categories):
     """Fill RANK and ORDER; returns how many categories the node has."""
     sums = work.category_sums
@@ -113,7 +113,7 @@ def _rank_categories(categories, work, n_categories):
     return present
 
 
-@helper()
+@helper(counts_references=False)
 def _project_on_principal_component(sums, n_categories, centre, direction, turned):
     """Where each category's means lie along the direction of their greatest weighted variance.
 
@@ -153,7 +153,7 @@ def _project_on_principal_component(sums, n_categories, centre, direction, turne
         sums[_MEANS + n_means - 1, code] = _along(sums, code, centre, direction)
 
 
-@helper()
+@helper(counts_references=False)
 def _along(sums, code, centre, direction):
     along = 0.0
     for m in range(len(direction)):
@@ -161,7 +161,7 @@ def _along(sums, code, centre, direction):
     return along
 
 
-@helper()
+@helper(counts_references=False)
 def keep_ranks(categories, n_categories):
     """Remember the ranks of the best split so far."""
     if categories is None:
@@ -170,7 +170,7 @@ def keep_ranks(categories, n_categories):
         categories[BEST_RANK, code] = categories[RANK, code]
 
 
-@helper()
+@helper(counts_references=False)
 def part_by_category(categories, columns, work, f, threshold, missing_left, start, end):
     """Bring the rows whose category's remembered rank is at most `threshold` to the front."""
     if categories is None:
@@ -186,7 +186,7 @@ def part_by_category(categories, columns, work, f, threshold, missing_left, star
             samples[first], samples[last] = samples[last], samples[first]
 
 
-@helper()
+@helper(counts_references=False)
 def write_bits(categories, n_categories, threshold, missing_left, words, at):
     """One bit for each category: whether it goes left. Those not in the node go where missing values go."""
     if categories is None:

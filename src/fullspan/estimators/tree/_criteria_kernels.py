@@ -11,7 +11,7 @@ import math
 
 import numpy as np
 
-from fullspan.estimators.tree._compiling import helper
+from fullspan.core.kernels import helper
 from fullspan.estimators.tree._records import (
     ABSOLUTE,
     ENTROPY,
@@ -40,7 +40,7 @@ _TINY = 10 * np.finfo(np.float64).eps  # a sum of Poisson targets at most this l
 _LOG_2 = math.log(2.0)
 
 
-@helper()
+@helper(counts_references=False)
 def sum_up(criterion, targets, work, start, end):
     """Sum up the rows of a node."""
     sums, scalars = work.sums, work.scalars
@@ -64,7 +64,7 @@ def sum_up(criterion, targets, work, start, end):
     scalars[SQUARES] = squares
 
 
-@helper()
+@helper(counts_references=False)
 def reset(criterion, targets, work, start, end):
     """Move all rows back to the right child. To be called again when the rows' order has changed."""
     work.scalars[WEIGHT_LEFT] = 0.0
@@ -80,7 +80,7 @@ def reset(criterion, targets, work, start, end):
             sums[IN_RIGHT, k, c] = sums[TOTAL, k, c]
 
 
-@helper()
+@helper(counts_references=False)
 def move_to(criterion, targets, work, end, new):
     """Let the rows before position `new` be the left child."""
     sums, scalars = work.sums, work.scalars
@@ -113,7 +113,7 @@ def move_to(criterion, targets, work, end, new):
             sums[IN_RIGHT, k, c] = sums[TOTAL, k, c] - sums[IN_LEFT, k, c]
 
 
-@helper()
+@helper(counts_references=False)
 def proxy(criterion, targets, work, start, end):
     """Grows with the impurity that the split removes; cheaper where the criterion allows."""
     sums, scalars = work.sums, work.scalars
@@ -137,12 +137,12 @@ def proxy(criterion, targets, work, start, end):
     return -weight_right * impurity_right - weight_left * impurity_left
 
 
-@helper()
+@helper(counts_references=False)
 def _log2(x):
     return math.log(x) / _LOG_2
 
 
-@helper()
+@helper(counts_references=False)
 def impurity(criterion, targets, work, side, start, end):
     """Of the node (`side` is TOTAL), whose rows stand from `start` to `end`, or of one of its children."""
     sums, scalars, n_outputs = work.sums, work.scalars, work.sums.shape[1]
@@ -169,7 +169,7 @@ def impurity(criterion, targets, work, side, start, end):
     return _absolute_errors(work.absolute, side, int(scalars[POSITION]), start) / (weight * n_outputs)
 
 
-@helper()
+@helper(counts_references=False)
 def _absolute_errors(state, side, position, start):
     if state is None:
         return 0.0
@@ -178,7 +178,7 @@ def _absolute_errors(state, side, position, start):
     return state[RIGHT_ERRORS, start if side == TOTAL else position]
 
 
-@helper()
+@helper(counts_references=False)
 def _variance(targets, work, side, weight, start):
     squares = work.scalars[SQUARES]
     n_outputs = work.sums.shape[1]
@@ -197,7 +197,7 @@ def _variance(targets, work, side, weight, start):
     return total / n_outputs
 
 
-@helper()
+@helper(counts_references=False)
 def _poisson_loss(targets, work, side, weight, start, end):
     n_outputs = work.sums.shape[1]
     position = int(work.scalars[POSITION])
@@ -216,7 +216,7 @@ def _poisson_loss(targets, work, side, weight, start, end):
     return loss / (weight * n_outputs)
 
 
-@helper()
+@helper(counts_references=False)
 def child_value(criterion, work, side):
     """Prediction of a child, for the single output that monotonic constraints allow."""
     if criterion == ABSOLUTE:
@@ -224,14 +224,14 @@ def child_value(criterion, work, side):
     return work.sums[side, 0, 0] / work.scalars[side]
 
 
-@helper()
+@helper(counts_references=False)
 def _child_median(state, side, position):
     if state is None:
         return 0.0
     return state[LEFT_MEDIANS, position - 1] if side == IN_LEFT else state[RIGHT_MEDIANS, position]
 
 
-@helper()
+@helper(counts_references=False)
 def middle_value(criterion, work):
     """Halfway between the children's predictions: the bound that a monotonic split gives both."""
     if criterion == ABSOLUTE:
@@ -241,7 +241,7 @@ def middle_value(criterion, work):
     return left + work.sums[IN_RIGHT, 0, 0] / (2 * scalars[WEIGHT_RIGHT])
 
 
-@helper()
+@helper(counts_references=False)
 def write_value(rules, targets, work, value, lower, upper):
     """Write a node's prediction, [n_outputs * max_n_classes]: fractions of the classes, means or medians."""
     width = work.sums.shape[2]
@@ -256,7 +256,7 @@ def write_value(rules, targets, work, value, lower, upper):
             value[1] = 1.0 - value[0]
 
 
-@helper()
+@helper(counts_references=False)
 def _prepare_absolute(state, targets, work, start, end):
     """Absolute errors and medians of every prefix and suffix of the node's rows.
 
@@ -281,7 +281,7 @@ def _prepare_absolute(state, targets, work, start, end):
         work.sums[TOTAL, k, 0] = state[RIGHT_MEDIANS, start]
 
 
-@helper()
+@helper(counts_references=False)
 def _running_medians(state, targets, work, start, n, side):
     """Add rows one by one to a Fenwick tree over their ranks and read the weighted median from it.
 
@@ -315,7 +315,7 @@ def _running_medians(state, targets, work, start, n, side):
         state[LEFT_ERRORS + side, p] += above + (median * weight_left - weighted_left)
 
 
-@helper()
+@helper(counts_references=False)
 def _search(state, n, half_size, target):
     """The rank where the running weight passes `target`, and the last rank before it.
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from fullspan.core.kernels import helper, kernel
 from fullspan.core.kernels import helper as counting_helper
-from fullspan.core.kernels import kernel
 from fullspan.estimators.tree._category_kernels import write_bits
-from fullspan.estimators.tree._compiling import helper
 from fullspan.estimators.tree._criteria_kernels import impurity, middle_value, reset, sum_up, write_value
 from fullspan.estimators.tree._ordering_kernels import is_presorted, part_presorted
 from fullspan.estimators.tree._records import TOTAL, WEIGHT
@@ -33,7 +32,7 @@ LEFT, RIGHT, FEATURE, N_SAMPLES, MISSING_LEFT, N_WORDS = range(6)
 THRESHOLD, IMPURITY, NODE_WEIGHT = range(3)
 
 
-@helper()
+@helper(counts_references=False)
 def _write_node(integers, floats, node, parent, is_left, is_leaf, split, impurity, n_samples, weight):
     """Enter a node, as its parent's child; `split` as `find_split` returns it."""
     if parent >= 0:
@@ -49,7 +48,7 @@ def _write_node(integers, floats, node, parent, is_left, is_leaf, split, impurit
         integers[node, MISSING_LEFT] = split[3]
 
 
-@helper()
+@helper(counts_references=False)
 def _write_leaf(integers, floats, node):
     integers[node, LEFT] = _LEAF
     integers[node, RIGHT] = _LEAF
@@ -57,7 +56,7 @@ def _write_leaf(integers, floats, node):
     floats[node, THRESHOLD] = _UNDEFINED
 
 
-@helper()
+@helper(counts_references=False)
 def _cannot_split(rules, depth, n, impurity):
     return (
         depth >= rules.max_depth
@@ -67,7 +66,7 @@ def _cannot_split(rules, depth, n, impurity):
     )
 
 
-@helper()
+@helper(counts_references=False)
 def _remember(place, figure, start, end, depth, is_leaf, split, lower, upper, middle):
     """Note what splitting a node needs: see `grow_tree`."""
     place[0], place[1], place[2], place[3], place[4] = start, end, split[0], depth, not is_leaf
@@ -75,7 +74,7 @@ def _remember(place, figure, start, end, depth, is_leaf, split, lower, upper, mi
     figure[3], figure[4], figure[5] = lower, upper, middle
 
 
-@helper()
+@helper(counts_references=False)
 def _part_columns(columns, rules, work, place, figure):
     """Part the presorted columns for a node's children, unless both are leaves or sorted on the spot."""
     start, end, position, depth = place[0], place[1], place[2], place[3] + 1
@@ -86,7 +85,7 @@ def _part_columns(columns, rules, work, place, figure):
         part_presorted(columns, work, start, position, end)
 
 
-@helper()
+@helper(counts_references=False)
 def _queue_children(waiting, bounds, at, node, place, figure, n_constant, sign):
     """Queue both children: the left one last, so that it comes out first."""
     for is_left in range(2):
@@ -184,7 +183,7 @@ def grow_tree(columns, targets, rules, work, n_rows):
     return integers[:node_count], floats[:node_count], values[:node_count], words[:n_words, 0]
 
 
-@helper()
+@helper(counts_references=False)
 def _push_up(heap, hole, node, figures):
     """Put a node into the heap, which has a hole there; the greatest improvement is on top."""
     while hole > 0:
@@ -196,7 +195,7 @@ def _push_up(heap, hole, node, figures):
     heap[hole, 0] = node
 
 
-@helper()
+@helper(counts_references=False)
 def _pop(heap, n, figures):
     """Take the top: the hole sinks to the bottom, and the last node rises from there.
 

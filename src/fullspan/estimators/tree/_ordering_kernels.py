@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fullspan.estimators.tree._compiling import helper
+from fullspan.core.kernels import helper
 from fullspan.estimators.tree._sorting_kernels import NAN_KEY, bits_of_key, introsort
 
 # Values that lie this near are not told apart. In float32, as every value here.
@@ -21,13 +21,13 @@ _MANY = 4096
 _RARELY = 64
 
 
-@helper()
+@helper(counts_references=False)
 def is_presorted(columns, n):
     """Whether presorted columns are kept for nodes of this size: sorting a few rows costs less than that."""
     return n > _FEW and columns.packed.shape[0] > 0
 
 
-@helper()
+@helper(counts_references=False)
 def order_rows(columns, targets, work, f, start, end):
     """Sort the node's rows by a numeric feature, those without a value last; returns how many those are."""
     if len(columns.indptr):
@@ -40,7 +40,7 @@ def order_rows(columns, targets, work, f, start, end):
     return n_missing
 
 
-@helper()
+@helper(counts_references=False)
 def gather(columns, work, f, start, end):
     """Read the feature's values; rows without one change places with rows from the end."""
     column, samples, values = columns.values[f], work.samples, work.values
@@ -61,7 +61,7 @@ def gather(columns, work, f, start, end):
     return end - 1 - last
 
 
-@helper()
+@helper(counts_references=False)
 def _unpack(columns, targets, work, f, start, end):
     """Take the order from the presorted column, unless sorting would give another and that would show."""
     words = columns.packed[f]
@@ -82,7 +82,7 @@ def _unpack(columns, targets, work, f, start, end):
     return True
 
 
-@helper()
+@helper(counts_references=False)
 def _count_missing(columns, work, f, start, end):
     if not columns.has_missing[f]:
         return 0
@@ -92,7 +92,7 @@ def _count_missing(columns, work, f, start, end):
     return n_missing
 
 
-@helper()
+@helper(counts_references=False)
 def move_missing_first(work, start, end, n_missing):
     """From values, then missing ones, to missing ones, then values; both keep their order."""
     present = end - start - n_missing
@@ -107,7 +107,7 @@ def move_missing_first(work, start, end, n_missing):
         values[start + n_missing + p] = work.spare_values[p]
 
 
-@helper()
+@helper(counts_references=False)
 def _extract(position, columns, work, f, start, end):
     """Bring the rows with negative values to the front and those with positive ones to the end.
 
@@ -133,7 +133,7 @@ def _extract(position, columns, work, f, start, end):
     return negative_end, positive_start
 
 
-@helper()
+@helper(counts_references=False)
 def _exchange(samples, position, p, q):
     samples[p], samples[q] = samples[q], samples[p]
     if position is not None:
@@ -141,7 +141,7 @@ def _exchange(samples, position, p, q):
         position[samples[q]] = q
 
 
-@helper()
+@helper(counts_references=False)
 def _order_sparse(position, columns, work, f, start, end):
     if position is None:
         return
@@ -157,7 +157,7 @@ def _order_sparse(position, columns, work, f, start, end):
         values[p] = 0.0
 
 
-@helper()
+@helper(counts_references=False)
 def value_range(columns, work, f, start, end):
     """Read a feature's values without sorting: the smallest, the largest, how many are missing.
 
@@ -183,7 +183,7 @@ def value_range(columns, work, f, start, end):
     return low, high, n_missing, negative_end, positive_start
 
 
-@helper()
+@helper(counts_references=False)
 def part_at(columns, work, threshold, missing_left, start, end, negative_end, positive_start):
     """Bring the rows that go left to the front, by `values`; returns where the others start."""
     samples, values = work.samples, work.values
@@ -206,7 +206,7 @@ def part_at(columns, work, threshold, missing_left, start, end, negative_end, po
     return last
 
 
-@helper()
+@helper(counts_references=False)
 def part_by_feature(columns, work, f, threshold, missing_left, start, end):
     """`part_at`, reading the values of a numeric feature again."""
     if len(columns.indptr):
@@ -224,7 +224,7 @@ def part_by_feature(columns, work, f, threshold, missing_left, start, end):
     return last
 
 
-@helper()
+@helper(counts_references=False)
 def part_presorted(columns, work, start, position, end):
     """Part every presorted column as `samples` is parted, keeping its order on both sides."""
     goes_left, spare = work.goes_left, work.spare_packed

@@ -10,15 +10,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from fullspan.core.kernels import kernel
-from fullspan.estimators.tree._compiling import helper
+from fullspan.core.kernels import helper, kernel
 
 _SMALL = 15
 SORT_STACK = 3 * 128
 NAN_KEY = np.uint64(0xFFFFFFFF)
 
 
-@helper()
+@helper(counts_references=False)
 def introsort(values, samples, start, end, stack):
     """Sort both by `values[start:end]`: quicksort in three parts, heapsort if it goes deep (Musser 1997)."""
     n = end - start
@@ -59,13 +58,13 @@ def introsort(values, samples, start, end, stack):
         low, high, budget = stack[top], stack[top + 1], stack[top + 2]
 
 
-@helper()
+@helper(counts_references=False)
 def _swap(values, samples, i, j):
     values[i], values[j] = values[j], values[i]
     samples[i], samples[j] = samples[j], samples[i]
 
 
-@helper()
+@helper(counts_references=False)
 def _median_of_three(a, b, c):
     if a < b:
         if b < c:
@@ -76,7 +75,7 @@ def _median_of_three(a, b, c):
     return b
 
 
-@helper()
+@helper(counts_references=False)
 def _insertion_sort(values, samples, low, high):
     for i in range(low + 1, high):
         value, sample = values[i], samples[i]
@@ -89,7 +88,7 @@ def _insertion_sort(values, samples, low, high):
         samples[j] = sample
 
 
-@helper()
+@helper(counts_references=False)
 def _heapsort(values, samples, low, high):
     n = high - low
     for root in range((n - 2) // 2, -1, -1):
@@ -99,7 +98,7 @@ def _heapsort(values, samples, low, high):
         _sift_down(values, samples, low, 0, last)
 
 
-@helper()
+@helper(counts_references=False)
 def _sift_down(values, samples, low, root, n):
     while True:
         child = 2 * root + 1
@@ -143,20 +142,20 @@ def presort(columns, packed):
             out[i] = spare[i]
 
 
-@helper()
+@helper(counts_references=False)
 def _key(bits):
     """An unsigned number that grows with the float of these bits."""
     word = np.uint64(bits)
     return (~word if word >> np.uint64(31) else word | np.uint64(0x80000000)) & np.uint64(0xFFFFFFFF)
 
 
-@helper()
+@helper(counts_references=False)
 def bits_of_key(key):
     """The float's bits, from its key."""
     return key & np.uint64(0x7FFFFFFF) if key >> np.uint64(31) else ~key & np.uint64(0xFFFFFFFF)
 
 
-@helper()
+@helper(counts_references=False)
 def _radix_pass(source, target, counts, shift):
     position = 0
     for digit in range(2048):

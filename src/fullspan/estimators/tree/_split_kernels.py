@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from fullspan.core.kernels import helper
 from fullspan.estimators.tree._category_kernels import keep_ranks, order_by_category, part_by_category
-from fullspan.estimators.tree._compiling import helper
 from fullspan.estimators.tree._criteria_kernels import child_value, impurity, move_to, proxy, reset
 from fullspan.estimators.tree._ordering_kernels import (
     THRESHOLD_STEP,
@@ -34,7 +34,7 @@ from fullspan.estimators.tree._records import (
 _LARGEST_RANDOM = 2147483647
 
 
-@helper()
+@helper(counts_references=False)
 def random_31_bits(state):
     """Marsaglia's xorshift generator of 32 bits, without the upper one."""
     x = state[0]
@@ -47,7 +47,7 @@ def random_31_bits(state):
     return x & 0x7FFFFFFF
 
 
-@helper()
+@helper(counts_references=False)
 def find_split(columns, targets, rules, work, start, end, node_impurity, lower, upper, n_known):
     """The best split of a node; its rows are left parted by it.
 
@@ -147,7 +147,7 @@ def find_split(columns, targets, rules, work, start, end, node_impurity, lower, 
     )
 
 
-@helper()
+@helper(counts_references=False)
 def _random_threshold(low, high, random):
     low_wide, high_wide = np.float64(low), np.float64(high)
     share = (high_wide - low_wide) * np.float64(random_31_bits(random)) / np.float64(_LARGEST_RANDOM)
@@ -155,7 +155,7 @@ def _random_threshold(low, high, random):
     return low_wide if threshold == high_wide else threshold
 
 
-@helper()
+@helper(counts_references=False)
 def _best_position(targets, rules, work, f, start, end, n_missing, missing_left, lower, upper, only, best):
     """The first position whose quality is greater than `best` and all others', and its quality.
 
@@ -190,7 +190,7 @@ def _best_position(targets, rules, work, f, start, end, n_missing, missing_left,
             return found, best
 
 
-@helper()
+@helper(counts_references=False)
 def _next_position(values, p, stop, end):
     """Where the next run of equal values starts; the missing values' start comes last; then -1."""
     p += 1
@@ -199,7 +199,7 @@ def _next_position(values, p, stop, end):
     return -1 if p >= end or p > stop else p
 
 
-@helper()
+@helper(counts_references=False)
 def _is_monotonic(rules, work, f, lower, upper):
     """Whether the children's values respect the feature's constraint and the bounds from above."""
     left = child_value(rules.criterion, work, IN_LEFT)
@@ -213,7 +213,7 @@ def _is_monotonic(rules, work, f, lower, upper):
     )
 
 
-@helper()
+@helper(counts_references=False)
 def _best_gini(targets, rules, work, start, end, first, stop, best):
     """`_best_position` for the commonest case, with the same sums in the same order."""
     samples, values, weight, codes = work.samples, work.values, targets.weight, targets.codes
@@ -258,7 +258,7 @@ def _best_gini(targets, rules, work, start, end, first, stop, best):
             best, found = quality, p
 
 
-@helper()
+@helper(counts_references=False)
 def _best_squared(targets, rules, work, start, end, first, stop, best):
     """`_best_position` for the commonest case in regression, with the same sums in the same order."""
     samples, values, weight, y = work.samples, work.values, targets.weight, targets.y
