@@ -14,7 +14,7 @@ import pydantic
 import pytest
 
 from fullspan.core.config import Config, InputPath, ModelName, OutputPath
-from fullspan.core.device import cpu_features, usable_cores
+from fullspan.core.device import cpu_features, threads_of, usable_cores
 from fullspan.core.errors import ConfigError, FullspanError, RunError, did_you_mean
 from fullspan.core.files import replacing, sha256
 from fullspan.core.progress import progress
@@ -195,6 +195,14 @@ def test_progress_prints_lines_when_there_is_no_terminal(
     first, second = capsys.readouterr().err.splitlines()
     assert first.startswith("counting: 2/4 sheep (") and "s left" in first
     assert second.startswith("counting: 4/4 sheep (") and second.endswith("done")
+
+
+@pytest.mark.parametrize(("n_jobs", "wanted"), [(None, 4), (0, 4), (-1, 4), (-2, 3), (-9, 1), (1, 1), (7, 7)])
+def test_threads_that_n_jobs_asks_for(
+    n_jobs: int | None, wanted: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fullspan.core.device.usable_cores", lambda: 4)
+    assert threads_of(n_jobs) == wanted
 
 
 def test_machine_facts_are_of_this_machine() -> None:

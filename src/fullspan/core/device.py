@@ -52,6 +52,21 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def threads_of(n_jobs: int | None) -> int:
+    """How many threads an estimator's `n_jobs` asks for: one for each usable core by default.
+
+    Negative numbers count from the cores downwards: -1 is one for each, -2 leaves one core to others.
+
+    Examples
+    --------
+    >>> threads_of(3), threads_of(None) == threads_of(-1) == usable_cores()
+    (3, True)
+    """
+    if not n_jobs:
+        return usable_cores()
+    return int(n_jobs) if n_jobs > 0 else max(1, usable_cores() + 1 + n_jobs)
+
+
 def has_fast_bfloat16() -> bool:
     """Whether this CPU multiplies bfloat16 in hardware, so that it is faster than float32."""
     return bool({"avx512_bf16", "amx_bf16", "bf16"} & set(cpu_features()))

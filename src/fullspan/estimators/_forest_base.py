@@ -19,7 +19,7 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
-from fullspan.core.device import usable_cores
+from fullspan.core.device import threads_of
 from fullspan.estimators._binned_growth import (
     CRITERIA,
     MOST_CATEGORIES,
@@ -297,10 +297,7 @@ class Forest(OutOfBag, MultiOutputMixin, Repeated):  # type: ignore[misc]
         """What a fitted tree says of its classes, which are the codes of the forest's."""
 
     def _n_threads(self) -> int:
-        n_jobs = self.n_jobs
-        if n_jobs is None:
-            return usable_cores()
-        return int(n_jobs) if n_jobs > 0 else max(1, usable_cores() + 1 + n_jobs)
+        return threads_of(self.n_jobs)
 
     def _validate_y_class_weight(
         self, y: NDArray[Any], sample_weight: Any

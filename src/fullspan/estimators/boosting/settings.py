@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fullspan.core.device import usable_cores
+from fullspan.core.device import threads_of
 from fullspan.estimators.binning import MOST_BINS
 from fullspan.estimators.boosting.dart import Dropout
 from fullspan.estimators.boosting.hist import GrowConfig
@@ -149,13 +149,6 @@ def seed_of(random_state: Any) -> int:
     if isinstance(random_state, np.random.RandomState):
         return int(random_state.randint(2**31 - 1))
     return int(random_state) % 2**31
-
-
-def threads_of(n_jobs: int | None) -> int:
-    """How many threads n_jobs asks for."""
-    if n_jobs is None or n_jobs == 0:
-        return usable_cores()
-    return n_jobs if n_jobs > 0 else max(usable_cores() + 1 + n_jobs, 1)
 
 
 def _index(feature: Any, n_features: int, names: Sequence[str] | None, parameter: str) -> int:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils.validation import _check_sample_weight, check_array, check_is_fitted
 
+from fullspan.core.device import threads_of
 from fullspan.estimators.boosting import xgboost_format
 from fullspan.estimators.boosting._data import categorical_mask, features_of
 from fullspan.estimators.boosting.ensemble import TreeEnsemble
@@ -18,7 +19,7 @@ from fullspan.estimators.boosting.linear import LinearModel
 from fullspan.estimators.boosting.metrics import check_metric
 from fullspan.estimators.boosting.objectives import OBJECTIVES, Objective, RankObjective, make_objective
 from fullspan.estimators.boosting.ranking import RankingGroups
-from fullspan.estimators.boosting.settings import settings_of, threads_of
+from fullspan.estimators.boosting.settings import settings_of
 from fullspan.estimators.boosting.shap import shap_interactions, shap_values
 from fullspan.estimators.boosting.training import Model, Rows, WeakModel, rounds
 from fullspan.estimators.boosting.watching import Watch, custom_gradients
