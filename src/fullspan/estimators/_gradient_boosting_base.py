@@ -21,7 +21,7 @@ from fullspan.estimators._gradient_boosting_kernels import choose_rows
 from fullspan.estimators._gradient_boosting_trees import Grower
 from fullspan.estimators._gradient_boosting_watching import HeldOut, Reporter
 from fullspan.estimators.combining import Repeated
-from fullspan.estimators.friedman import Objective
+from fullspan.estimators.friedman import Leaves, Objective
 from fullspan.estimators.tree.cart import DecisionTreeRegressor
 from fullspan.estimators.tree.growing import SEED_LIMIT
 from fullspan.estimators.tree.structure import LEAF
@@ -264,9 +264,9 @@ class GradientBoosting(Repeated):
             number = np.empty(made.tree_.node_count, np.int64)
             number[leaves] = np.arange(len(leaves))
             column = raw[:, k]
-            inside = (number[at], target, residual, column, sample_weight)
-            leaf, target, residual, before, weight = (each[chosen] for each in inside)
-            values = objective.leaf_values(leaf, len(leaves), target, residual, before, weight)
+            inside = (target, residual, column, sample_weight)
+            rows = Leaves(number[at][chosen], len(leaves), *(each[chosen] for each in inside))
+            values = objective.leaf_values(rows)
             if values is not None:
                 made.tree_.value[leaves, 0, 0] = values
             column += self.learning_rate * made.tree_.value[:, 0, 0].take(at)

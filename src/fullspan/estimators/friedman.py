@@ -6,7 +6,7 @@ J. Friedman, "Greedy function approximation: a gradient boosting machine", Annal
 from __future__ import annotations
 
 import warnings
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from scipy.special import logit
@@ -42,6 +42,27 @@ def safe_ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
     if np.isinf(ratio).any():
         warnings.warn("overflow encountered in a leaf's Newton step", RuntimeWarning, stacklevel=4)
     return ratio
+
+
+class Leaves(NamedTuple):
+    """Rows that a tree was fitted to, and the leaves that they are in: arrays of shape (n_samples,)."""
+
+    leaf: np.ndarray  # 0 to n_leaves - 1
+    n_leaves: int
+    y: np.ndarray  # of a multiclass loss, whether the row is of the tree's class
+    residual: np.ndarray
+    raw: np.ndarray  # scores before the tree
+    weight: np.ndarray
+
+    def lists(self) -> list[np.ndarray]:
+        """The numbers of the rows in each leaf."""
+        order = np.argsort(self.leaf, kind="stable")
+        return np.split(order, np.cumsum(np.bincount(self.leaf, minlength=self.n_leaves))[:-1])
+
+    def means(self, *values: np.ndarray) -> list[np.ndarray]:
+        """Weighted means in each leaf, summed leaf by leaf as scikit-learn sums them."""
+        rows = self.lists()
+        return [np.array([np.average(each[r], weights=self.weight[r]) for r in rows]) for each in values]
 
 
 class Objective:
@@ -80,31 +101,9 @@ class Objective:
         """Negative gradients, which trees are fitted to: (n_samples, n_columns)."""
         return -self.closs.gradient(y, raw[:, 0])[:, None]
 
-    def leaf_values(
-        self,
-        leaf: np.ndarray,
-        n_leaves: int,
-        y: np.ndarray,
-        residual: np.ndarray,
-        raw: np.ndarray,
-        weight: np.ndarray,
-    ) -> np.ndarray | None:
-        """The step that lowers the loss most in each leaf; None if the tree's own means are that.
-
-        Parameters
-        ----------
-        leaf : int array of shape (n_samples,)
-            Each row's leaf, 0 to n_leaves - 1.
-        y, residual, raw, weight : array of shape (n_samples,)
-            Of a multiclass loss, y says whether the row is of the column's class.
-        """
+    def leaf_values(self, rows: Leaves) -> np.ndarray | None:
+        """The step that lowers the loss most in each leaf; None if the tree's own means are that."""
         return None
-
-
-def _leaf_means(leaf: np.ndarray, n_leaves: int, weight: np.ndarray, *values: np.ndarray) -> list[np.ndarray]:
-    """Weighted means, summed leaf by leaf as scikit-learn sums them."""
-    rows = _by_leaf(leaf, n_leaves)
-    return [np.array([np.average(each[r], weights=weight[r]) for r in rows]) for each in values]
 
 
 class _Percentile(Objective):
@@ -117,24 +116,12 @@ class _Percentile(Objective):
     def residuals(self, y: np.ndarray, raw: np.ndarray) -> np.ndarray:
         return np.where(y >= raw[:, 0], *self.slopes)[:, None]
 
-    def leaf_values(
-        self,
-        leaf: np.ndarray,
-        n_leaves: int,
-        y: np.ndarray,
-        residual: np.ndarray,
-        raw: np.ndarray,
-        weight: np.ndarray,
-    ) -> np.ndarray | None:
-        return np.array([self._step(y[rows] - raw[rows], weight[rows]) for rows in _by_leaf(leaf, n_leaves)])
+    def leaf_values(self, rows: Leaves) -> np.ndarray | None:
+        differences = rows.y - rows.raw
+        return np.array([self._step(differences[inside], rows.weight[inside]) for inside in rows.lists()])
 
     def _step(self, differences: np.ndarray, weight: np.ndarray) -> float:
         return float(_weighted_percentile(differences, weight, 100 * self.quantile))
-
-
-def _by_leaf(leaf: np.ndarray, n_leaves: int) -> list[np.ndarray]:
-    order = np.argsort(leaf, kind="stable")
-    return np.split(order, np.cumsum(np.bincount(leaf, minlength=n_leaves))[:-1])
 
 
 class _Huber(_Percentile):
@@ -170,18 +157,9 @@ class _Classes(Objective):
         second = self.closs.inverse_link(raw.reshape(-1))
         return np.column_stack([1 - second, second])
 
-    def leaf_values(
-        self,
-        leaf: np.ndarray,
-        n_leaves: int,
-        y: np.ndarray,
-        residual: np.ndarray,
-        raw: np.ndarray,
-        weight: np.ndarray,
-    ) -> np.ndarray | None:
-        probability = y - residual
-        curvature = probability * (1 - probability)
-        return safe_ratio(*_leaf_means(leaf, n_leaves, weight, residual, curvature))
+    def leaf_values(self, rows: Leaves) -> np.ndarray | None:
+        probability = rows.y - rows.residual
+        return safe_ratio(*rows.means(rows.residual, probability * (1 - probability)))
 
 
 class _LogOdds(_Classes):
@@ -202,18 +180,10 @@ class _Exponential(_Classes):
         exponential_residuals(y, raw[:, 0], residual)
         return residual[:, None]
 
-    def leaf_values(
-        self,
-        leaf: np.ndarray,
-        n_leaves: int,
-        y: np.ndarray,
-        residual: np.ndarray,
-        raw: np.ndarray,
-        weight: np.ndarray,
-    ) -> np.ndarray | None:
+    def leaf_values(self, rows: Leaves) -> np.ndarray | None:
         # The residual of class 0 is minus its own curvature, that of class 1 is its curvature.
-        curvature = np.where(y == 0, -residual, residual)
-        return safe_ratio(*_leaf_means(leaf, n_leaves, weight, residual, curvature))
+        curvature = np.where(rows.y == 0, -rows.residual, rows.residual)
+        return safe_ratio(*rows.means(rows.residual, curvature))
 
 
 class _Multinomial(_Classes):
@@ -235,17 +205,9 @@ class _Multinomial(_Classes):
     def predict_proba(self, raw: np.ndarray) -> np.ndarray:
         return self.closs.inverse_link(raw)
 
-    def leaf_values(
-        self,
-        leaf: np.ndarray,
-        n_leaves: int,
-        y: np.ndarray,
-        residual: np.ndarray,
-        raw: np.ndarray,
-        weight: np.ndarray,
-    ) -> np.ndarray | None:
-        probability = y - residual
-        numerator, curvature = _leaf_means(leaf, n_leaves, weight, residual, probability * (1 - probability))
+    def leaf_values(self, rows: Leaves) -> np.ndarray | None:
+        probability = rows.y - rows.residual
+        numerator, curvature = rows.means(rows.residual, probability * (1 - probability))
         # The factor is that of algorithm 6.
         return safe_ratio(numerator * ((self.n_classes - 1) / self.n_classes), curvature)
 
