@@ -90,7 +90,7 @@ def test_categories(method: str, one_hot: int) -> None:
     peer = xgboost.XGBRegressor(**parameters).fit(frame[TRAIN], y[TRAIN])
     found, wanted = (np.mean((m.predict(frame[TEST]) - y[TEST]) ** 2) for m in (ours, peer))
     assert found < 1.3 * wanted + 1e-3
-    assert len(ours.get_booster().categories)
+    assert len(ours.get_booster().model.categories)
     # The order of the categories at prediction does not matter: they are known by value.
     turned = frame[TEST].assign(letter=frame[TEST].letter.cat.set_categories(list("jihgfedcba")))
     assert np.array_equal(ours.predict(turned), ours.predict(frame[TEST]))
@@ -248,7 +248,7 @@ def test_threads_do_not_change_the_model(method: str) -> None:
 def test_dart_weights_drop_and_predictions_agree() -> None:
     model = XGBRegressor(booster="dart", rate_drop=0.3, n_estimators=20, max_depth=3)
     model.fit(X, SIGNAL, eval_set=[(X, SIGNAL)], verbose=False)
-    weights = model.get_booster().tree_weight
+    weights = model.get_booster().model.tree_weight
     assert (weights < 1).any()
     rmse = model.evals_result()["validation_0"]["rmse"][-1]
     assert rmse == pytest.approx(np.sqrt(np.mean((model.predict(X) - SIGNAL) ** 2)), rel=1e-5)
@@ -294,13 +294,13 @@ def test_callbacks_see_each_round_and_may_stop() -> None:
     model.fit(X, SIGNAL, eval_set=[(X, SIGNAL)], verbose=False)
     assert callback.seen == [0, 1, 2]
     assert callback.ended
-    assert model.get_booster().n_trees == 3
+    assert model.get_booster().model.n_trees == 3
 
 
 def test_progress_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     XGBRegressor(n_estimators=4).fit(X, SIGNAL, eval_set=[(X, SIGNAL)], verbose=2)
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split("\t")[0] for line in lines] == ["[0]", "[2]"]
+    assert [line.split("\t")[0] for line in lines] == ["[0]", "[2]", "[3]"]  # the last round too
     assert lines[0].split("\t")[1].startswith("validation_0-rmse:")
 
 

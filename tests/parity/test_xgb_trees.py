@@ -72,7 +72,7 @@ def _peer_trees(model: xgboost.XGBModel) -> list[Any]:
 def test_exact_trees_are_xgboosts_bit_for_bit(parameters: dict[str, Any], rows: np.ndarray) -> None:
     ours = XGBRegressor(**COMMON, **parameters).fit(rows, SIGNAL)
     peer = xgboost.XGBRegressor(**COMMON, **parameters).fit(rows, SIGNAL)
-    ensemble = ours.get_booster()
+    ensemble = ours.get_booster().model
     found = [_our_tree(ensemble, int(start)) for start in ensemble.tree_start[:-1]]
     assert found == _peer_trees(peer)
     assert np.array_equal(ours.predict(rows), peer.predict(rows))
@@ -197,9 +197,7 @@ def test_linear_models_are_xgboosts() -> None:
     peer = xgboost.XGBRegressor(**parameters).fit(GAPS, SIGNAL, sample_weight=WEIGHT)
     np.testing.assert_allclose(ours.coef_, peer.coef_, atol=1e-5)
     np.testing.assert_allclose(ours.predict(GAPS), peer.predict(GAPS), atol=1e-5)
-    np.testing.assert_allclose(
-        ours.feature_importances_, np.abs(ours.coef_) / np.abs(ours.coef_).sum(), rtol=1e-5
-    )
+    np.testing.assert_allclose(ours.feature_importances_, peer.feature_importances_, rtol=1e-4)
 
 
 def test_a_custom_objective() -> None:
@@ -255,8 +253,8 @@ def test_training_goes_on_from_a_model(tmp_path: Any) -> None:
     whole = XGBRegressor(**COMMON).fit(GAPS, SIGNAL)
     half = XGBRegressor(**COMMON | {"n_estimators": 3}).fit(GAPS, SIGNAL)
     half.save_model(tmp_path / "half.ubj")
-    for start in (half, half.get_booster(), tmp_path / "half.ubj", str(tmp_path / "half.ubj")):
+    for start in (half, half.get_booster(), half.get_booster().copy(), tmp_path / "half.ubj", str(tmp_path / "half.ubj")):
         rest = XGBRegressor(**COMMON | {"n_estimators": 3}).fit(GAPS, SIGNAL, xgb_model=start)
         np.testing.assert_allclose(rest.predict(GAPS), whole.predict(GAPS), atol=1e-6)
-        assert rest.get_booster().n_trees == 6
-    assert half.get_booster().n_trees == 3
+        assert rest.get_booster().model.n_trees == 6
+    assert half.get_booster().model.n_trees == 3

@@ -27,6 +27,10 @@ _MODULES = {
     "XGBClassifier": "boosting.xgb",
     "XGBRegressor": "boosting.xgb",
     "XGBRanker": "boosting.xgb",
+    "XGBModel": "boosting.xgb",
+    "XGBRFClassifier": "boosting.xgb_forest",
+    "XGBRFRegressor": "boosting.xgb_forest",
+    "Booster": "boosting.booster",
     "load": "saving",
 }
 __all__ = sorted(_MODULES)

@@ -106,10 +106,11 @@ def _nodes_of_tree(tree: Tree, n_trees: int) -> _Nodes:
 
 
 def _boosted(estimator: Any, name: str) -> Any:
-    ensemble = estimator.get_booster()
+    ensemble = estimator.get_booster().model
     if not isinstance(ensemble, TreeEnsemble):
         raise CheckpointError(f"only boosted trees are written as ONNX, this {name} has another booster")
-    ensemble = ensemble.trees(*estimator._trees(None))  # after early stopping, up to the best round
+    # After early stopping, up to the best round.
+    ensemble = ensemble.trees(*estimator.get_booster().trees_of(estimator._rounds(None)))
     if len(ensemble.categories) or ensemble.zero_is_missing is not None:
         raise CheckpointError(
             "categorical splits, and zeros that stand for missing, cannot be written as ONNX"

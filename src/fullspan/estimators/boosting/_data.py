@@ -3,95 +3,145 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
-from sklearn.utils.validation import validate_data
+from sklearn.utils.validation import check_array, validate_data
+
+from fullspan.estimators.boosting._tables import Table, is_frame, is_table, names_of
+from fullspan.estimators.boosting.ranking import RankingGroups
+
+Array = NDArray[Any]
 
 
-def is_frame(X: Any) -> bool:
-    """Whether X is a pandas DataFrame; pandas itself is not imported."""
-    return hasattr(X, "dtypes") and hasattr(X, "columns") and hasattr(X, "iloc")
+@dataclass
+class Rows:
+    """A training or evaluation set: X as from `features_of`, y float32 [n, m]."""
+
+    X: Any
+    y: Array
+    weight: Array | None = None
+    base_margin: Array | None = None
+    groups: RankingGroups | None = None
+    categorical: Array | None = None
+    name: str = ""
+    margin: Array = field(default_factory=lambda: np.empty((0, 0), np.float32))
+
+    def start(self, base_score: Array) -> None:
+        """Put the margins where boosting begins."""
+        self.margin = np.empty((len(self.y), len(base_score)), dtype=np.float32)
+        self.margin[:] = base_score if self.base_margin is None else self.base_margin
 
 
 def features_of(
-    estimator: Any, X: Any, *, reset: bool, missing: float, enable_categorical: bool
+    estimator: Any,
+    X: Any,
+    *,
+    reset: bool,
+    missing: float,
+    enable_categorical: bool,
+    known: dict[int, NDArray[Any]] | None = None,
 ) -> NDArray[np.float32] | sp.csr_matrix:
     """X as float32 with NaN for missing values, categories as codes.
 
     Parameters
     ----------
     estimator : estimator
-        With `reset`, its `n_features_in_`, `feature_names_in_` and `_categories` (a dict from column to the
-        values that its codes stand for) are set; without, X is held against them.
+        With `reset`, its `n_features_in_`, `feature_names_in_`, `_columns` (names and kinds of a table's
+        columns, else two times None) and `_categories` (a dict from column to the values that its codes stand
+        for) are set; without, X is held against them.
+    known : dict, optional
+        With `reset`: what the codes of columns are to stand for, because a model does so.
 
     Raises
     ------
     ValueError
         If X has categories that are not enabled or were not in the training data, or infinite values.
     """
-    if is_frame(X):
-        X = _without_categories(estimator, X, reset, enable_categorical)
-    elif reset:
-        estimator._categories = {}
-    allowed: bool | str = False if np.isinf(missing) else "allow-nan"
-    out = validate_data(
-        estimator, X, reset=reset, accept_sparse="csr", dtype=np.float32, ensure_all_finite=allowed
-    )
-    if np.isnan(missing):
-        return out
-    values = out.data if sp.issparse(out) else out
-    # A copy: validate_data may have handed the caller's own array through.
-    marked = np.where(values == np.float32(missing), np.float32(np.nan), values)
-    if np.isinf(marked).any():
-        raise ValueError("Input X contains infinity other than `missing`")
-    if sp.issparse(out):
-        return sp.csr_matrix((marked, out.indices, out.indptr), shape=out.shape)
-    return marked
-
-
-def _without_categories(estimator: Any, X: Any, reset: bool, enabled: bool) -> Any:
-    """The frame with codes in place of categories; NaN where a category is missing."""
-    named = {
-        index: X.dtypes.iloc[index]
-        for index in range(X.shape[1])
-        if hasattr(X.dtypes.iloc[index], "categories")
-    }
-    if named and not enabled:
-        names = ", ".join(str(X.columns[index]) for index in named)
+    if X is None:
+        raise TypeError("X is a NoneType, expected an array, a sparse matrix or a table")
+    if hasattr(X, "to_frame") and not hasattr(X, "columns"):
+        X = X.to_frame()  # a column alone
+    if reset:
+        estimator._columns, estimator._categories = (None, None), {}
+    if not is_table(X):
+        return _numbers(estimator, X, reset, missing)
+    table = Table(X)
+    named = [i for i, kind in enumerate(table.kinds) if kind == "c"]
+    if named and not enable_categorical:
+        names = ", ".join(table.names[i] for i in named)
         raise ValueError(
             "DataFrame.dtypes for data must be int, float, bool or category. When categorical type is "
             f"supplied, `enable_categorical` must be set to `True`. Invalid columns: {names}"
         )
     if reset:
-        estimator._categories = {
-            index: np.asarray(kind.categories.to_numpy()) for index, kind in named.items()
-        }
-    known: dict[int, NDArray[Any]] = getattr(estimator, "_categories", {})
-    if not known:
-        return X
-    columns = {name: X.iloc[:, index] for index, name in enumerate(X.columns)}
-    for index, categories in known.items():
-        if index < X.shape[1]:
-            name = X.columns[index]
-            columns[name] = _codes(columns[name], categories, name)
-    return type(X)(columns, index=X.index)
+        estimator._columns = table.names, table.kinds
+        estimator._categories = {i: table.categories(i) for i in named} | (known or {})
+    _check_names(estimator, X, reset)
+    if is_frame(X) and not named and not estimator._categories:
+        return _numbers(estimator, X, reset, missing)  # which tells what is no number
+    return _checked(table.encoded(estimator._categories), missing)
 
 
-def _codes(column: Any, categories: NDArray[Any], name: Any) -> NDArray[np.float32]:
-    code = {value: float(number) for number, value in enumerate(categories.tolist())}
-    values = column.to_numpy(dtype=object)
-    absent = column.isna().to_numpy()
-    unknown = [v for v, gone in zip(values, absent, strict=True) if not gone and v not in code]
-    if unknown:
-        raise ValueError(
-            f"column {name!r} holds the category {unknown[0]!r}, which was not in the training data"
-        )
-    return np.array(
-        [np.nan if gone else code[v] for v, gone in zip(values, absent, strict=True)], dtype=np.float32
+def _check_names(estimator: Any, X: Any, reset: bool) -> None:
+    try:
+        validate_data(estimator, X, reset=reset, skip_check_array=True)
+    except ValueError as error:
+        if "feature names" not in str(error):
+            raise
+        known = getattr(estimator, "feature_names_in_", [])
+        raise ValueError(f"{error}\nfeature_names mismatch: {list(known)} {names_of(X)}") from None
+
+
+def _numbers(estimator: Any, X: Any, reset: bool, missing: float) -> NDArray[np.float32] | sp.csr_matrix:
+    allowed: bool | str = False if np.isinf(missing) else "allow-nan"
+    out = validate_data(
+        estimator, X, reset=reset, accept_sparse="csr", dtype=np.float32, ensure_all_finite=allowed
     )
+    return _with_nan(out, missing)
+
+
+def _checked(X: Any, missing: float) -> Any:
+    allowed: bool | str = False if np.isinf(missing) else "allow-nan"
+    out = check_array(X, accept_sparse="csr", dtype=np.float32, ensure_all_finite=allowed, input_name="X")
+    return _with_nan(out, missing)
+
+
+def _with_nan(X: Any, missing: float) -> Any:
+    """X with NaN for the number that stands for it."""
+    if np.isnan(missing):
+        return X
+    values = X.data if sp.issparse(X) else X
+    # A copy: validation may have handed the caller's own array through.
+    marked = np.where(values == np.float32(missing), np.float32(np.nan), values)
+    if np.isinf(marked).any():
+        raise ValueError("Input X contains infinity other than `missing`")
+    if sp.issparse(X):
+        return sp.csr_matrix((marked, X.indices, X.indptr), shape=X.shape)
+    return marked
+
+
+def rows_of(X: Any, categories: dict[int, NDArray[Any]], missing: float) -> Any:
+    """X as `features_of` gives it, for a model without an estimator."""
+    return _checked(Table(X).encoded(categories) if is_table(X) else X, missing)
+
+
+def margin_array(base_margin: Any, n: int) -> NDArray[np.float32]:
+    """Margins as [n, n_outputs].
+
+    Raises
+    ------
+    ValueError
+        If they do not fit the rows.
+    """
+    out = np.asarray(base_margin, dtype=np.float32)
+    out = out.reshape(n, -1) if out.size and out.size % n == 0 else out
+    if out.ndim != 2 or len(out) != n:
+        raise ValueError(f"base_margin has shape {np.shape(base_margin)}, X has {n} rows")
+    return out
 
 
 def categorical_mask(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from fullspan.core.device import threads_of
 from fullspan.estimators.binning import MOST_BINS
 from fullspan.estimators.boosting.dart import Dropout
 from fullspan.estimators.boosting.hist import GrowConfig
+from fullspan.estimators.boosting.xgb_parameters import plain_seed
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,10 @@ def settings_of(e: Any, n_features: int, names: Sequence[str] | None) -> Setting
     _refuse_contradictions(e, booster, tree_method, grow_policy)
     learning_rate = float(_or(e.learning_rate, 0.5 if booster == "gblinear" else 0.3))
     n_parallel = int(_or(e.num_parallel_tree, 1))
-    seed = seed_of(e.random_state)
+    max_bins = int(_or(e.max_bin, 256))
+    if max_bins > MOST_BINS + 1 and tree_method != "exact":
+        warnings.warn(f"max_bin={max_bins} is more than there can be: {MOST_BINS} are used", stacklevel=5)
+    seed = plain_seed(e.random_state) or 0
     config = GrowConfig(
         max_leaves=int(_or(e.max_leaves, 0)),
         max_depth=int(_or(e.max_depth, 6)),
@@ -80,7 +85,7 @@ def settings_of(e: Any, n_features: int, names: Sequence[str] | None) -> Setting
         n_parallel=n_parallel,
         subsample=float(_or(e.subsample, 1.0)),
         gradient_based=_or(e.sampling_method, "uniform") == "gradient_based",
-        max_bins=min(int(_or(e.max_bin, 256)), MOST_BINS),
+        max_bins=min(max_bins, MOST_BINS),
         shuffle=_or(e.feature_selector, "cyclic") == "shuffle",
         dropout=Dropout(
             float(_or(e.rate_drop, 0.0)),
@@ -128,8 +133,6 @@ def _refuse_contradictions(e: Any, booster: str, tree_method: str, grow_policy: 
             raise ValueError("max_leaves is not for tree_method='exact', which grows level by level")
         if _or(e.max_depth, 6) == 0:
             raise ValueError("max_depth must be positive for tree_method='exact'")
-        if e.max_bin is not None:
-            raise ValueError("max_bin is of no use with tree_method='exact', which has no bins")
     elif _or(e.max_depth, 6) == 0 and _or(e.max_leaves, 0) == 0:
         raise ValueError("max_leaves and max_depth cannot both be unconstrained (0)")
     if _or(e.multi_strategy, "one_output_per_tree") != "one_output_per_tree":
@@ -138,17 +141,6 @@ def _refuse_contradictions(e: Any, booster: str, tree_method: str, grow_policy: 
         raise ValueError(f"device={e.device!r} is not built, only 'cpu' is")
     if e.feature_weights is not None:
         raise ValueError("feature_weights is not built: columns are sampled with equal chances")
-
-
-def seed_of(random_state: Any) -> int:
-    """A seed from whatever scikit-learn takes for random_state; 0 for None, as in XGBoost."""
-    if random_state is None:
-        return 0
-    if isinstance(random_state, np.random.Generator):
-        return int(random_state.integers(2**31 - 1))
-    if isinstance(random_state, np.random.RandomState):
-        return int(random_state.randint(2**31 - 1))
-    return int(random_state) % 2**31
 
 
 def _index(feature: Any, n_features: int, names: Sequence[str] | None, parameter: str) -> int:

@@ -9,17 +9,74 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
-from sklearn.utils.validation import check_array, check_is_fitted, column_or_1d
+from sklearn.utils.validation import _deprecate_positional_args, check_array, column_or_1d
 
 from fullspan.estimators.boosting.metrics import evaluate
 from fullspan.estimators.boosting.ranking import RankingGroups
 from fullspan.estimators.boosting.xgb_base import XGBBase
-from fullspan.estimators.boosting.xgb_parameters import with_objective
+from fullspan.estimators.boosting.xgb_parameters import with_defaults
 
 Array = NDArray[Any]
 
 
-class XGBRegressor(RegressorMixin, XGBBase):  # type: ignore[misc]
+class XGBModel(XGBBase):
+    """Boosted trees under any objective: what XGBRegressor, XGBClassifier and XGBRanker are made of.
+
+    Parameters are those of `XGBRegressor`; without an `objective` it is "reg:squarederror".
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fullspan.estimators import XGBModel
+    >>> X = np.arange(40.0)[:, None]
+    >>> XGBModel(n_estimators=30, max_depth=1).fit(X, X[:, 0] > 19).predict([[5.0], [30.0]]).round(1)
+    array([0., 1.], dtype=float32)
+    """
+
+    @_deprecate_positional_args  # type: ignore[untyped-decorator]
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        *,
+        sample_weight: Any = None,
+        base_margin: Any = None,
+        eval_set: Sequence[tuple[Any, Any]] | None = None,
+        verbose: bool | int | None = True,
+        xgb_model: Any = None,
+        sample_weight_eval_set: Sequence[Any] | None = None,
+        base_margin_eval_set: Sequence[Any] | None = None,
+        feature_weights: Any = None,
+    ) -> Self:
+        """Boost.
+
+        Parameters
+        ----------
+        X : array-like, sparse matrix or DataFrame of shape (n_samples, n_features)
+            `missing` (NaN) is a missing value, as is what a sparse matrix does not hold.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+        sample_weight : array-like of shape (n_samples,), optional
+        base_margin : array-like of shape (n_samples,) or (n_samples, n_outputs), optional
+        eval_set : list of (X, y), optional
+            Sets whose metrics are taken after each round; the last one decides on early stopping.
+        verbose : bool or int
+            Print the metrics after each round, or each so many rounds.
+        xgb_model : path, fitted estimator or its `get_booster()`, optional
+            Go on from this model.
+        sample_weight_eval_set, base_margin_eval_set : list of array-like, optional
+
+        Raises
+        ------
+        ValueError
+            If data or parameters are wrong or contradict each other; the message names them.
+        """
+        return self._fit(
+            X, y, sample_weight, base_margin, eval_set, verbose, xgb_model, sample_weight_eval_set,
+            base_margin_eval_set, feature_weights,
+        )  # fmt: skip
+
+
+class XGBRegressor(RegressorMixin, XGBModel):  # type: ignore[misc]
     """Boosted trees for numbers, counts, times and quantiles; parameters, defaults and trees are XGBoost's.
 
     The parameters that are not listed here mean what they do in XGBoost's own documentation; those left at
@@ -61,47 +118,7 @@ class XGBRegressor(RegressorMixin, XGBBase):  # type: ignore[misc]
     array([1., 3.], dtype=float32)
     """
 
-    __init__ = with_objective("reg:squarederror")
-
-    def fit(
-        self,
-        X: Any,
-        y: Any,
-        *,
-        sample_weight: Any = None,
-        base_margin: Any = None,
-        eval_set: Sequence[tuple[Any, Any]] | None = None,
-        verbose: bool | int | None = True,
-        xgb_model: Any = None,
-        sample_weight_eval_set: Sequence[Any] | None = None,
-        base_margin_eval_set: Sequence[Any] | None = None,
-    ) -> Self:
-        """Boost.
-
-        Parameters
-        ----------
-        X : array-like, sparse matrix or DataFrame of shape (n_samples, n_features)
-            `missing` (NaN) is a missing value, as is what a sparse matrix does not hold.
-        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
-        sample_weight : array-like of shape (n_samples,), optional
-        base_margin : array-like of shape (n_samples,) or (n_samples, n_outputs), optional
-        eval_set : list of (X, y), optional
-            Sets whose metrics are taken after each round; the last one decides on early stopping.
-        verbose : bool or int
-            Print the metrics after each round, or each so many rounds.
-        xgb_model : path, fitted estimator or its `get_booster()`, optional
-            Go on from this model.
-        sample_weight_eval_set, base_margin_eval_set : list of array-like, optional
-
-        Raises
-        ------
-        ValueError
-            If data or parameters are wrong or contradict each other; the message names them.
-        """
-        return self._fit(
-            X, y, sample_weight, base_margin, eval_set, verbose, xgb_model, sample_weight_eval_set,
-            base_margin_eval_set,
-        )  # fmt: skip
+    __init__ = with_defaults(objective="reg:squarederror")
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -109,7 +126,7 @@ class XGBRegressor(RegressorMixin, XGBBase):  # type: ignore[misc]
         return tags
 
 
-class XGBClassifier(ClassifierMixin, XGBBase):  # type: ignore[misc]
+class XGBClassifier(ClassifierMixin, XGBModel):  # type: ignore[misc]
     """Boosted trees for classes; parameters, defaults and trees are XGBoost's.
 
     With more than two classes the objective is "multi:softprob". Classes may be numbers or strings. With y of
@@ -131,26 +148,7 @@ class XGBClassifier(ClassifierMixin, XGBBase):  # type: ignore[misc]
     """
 
     _default_objective = "binary:logistic"
-    __init__ = with_objective("binary:logistic")
-
-    def fit(
-        self,
-        X: Any,
-        y: Any,
-        *,
-        sample_weight: Any = None,
-        base_margin: Any = None,
-        eval_set: Sequence[tuple[Any, Any]] | None = None,
-        verbose: bool | int | None = True,
-        xgb_model: Any = None,
-        sample_weight_eval_set: Sequence[Any] | None = None,
-        base_margin_eval_set: Sequence[Any] | None = None,
-    ) -> Self:
-        """Boost; parameters as of `XGBRegressor.fit`, y holds classes."""
-        return self._fit(
-            X, y, sample_weight, base_margin, eval_set, verbose, xgb_model, sample_weight_eval_set,
-            base_margin_eval_set,
-        )  # fmt: skip
+    __init__ = with_defaults(objective="binary:logistic")
 
     def _target(self, y: Any, reset: bool) -> Array:
         labels = check_array(y, ensure_2d=False, dtype=None, input_name="y")
@@ -183,11 +181,18 @@ class XGBClassifier(ClassifierMixin, XGBBase):  # type: ignore[misc]
             return max(self.n_classes_, 2)
         return int(y.shape[1])
 
-    def _loaded(self) -> None:
+    def _described(self) -> dict[str, Any]:
+        classes = self.classes_.tolist()
+        known = classes != list(range(len(classes))) and all(isinstance(c, str | int) for c in classes)
+        return super()._described() | ({"classes": classes} if known else {})
+
+    def _loaded(self, described: dict[str, Any]) -> None:
         name, outputs = self._objective.name, self._objective.n_outputs
         self._multilabel = not name.startswith("multi:") and outputs > 1
         self.n_classes_ = outputs if name.startswith("multi:") else 2
-        self.classes_ = np.arange(self.n_classes_)
+        classes = described.get("classes")
+        fits = isinstance(classes, list) and len(classes) == self.n_classes_
+        self.classes_ = np.array(classes) if fits else np.arange(self.n_classes_)
 
     def predict(
         self,
@@ -198,7 +203,7 @@ class XGBClassifier(ClassifierMixin, XGBBase):  # type: ignore[misc]
         base_margin: Any = None,
         iteration_range: tuple[int, int] | None = None,
     ) -> Array:
-        """The class of each row of X, or with `output_margin` its raw scores; see `XGBRegressor.predict`."""
+        """The class of each row of X, or with `output_margin` its raw scores; see `XGBModel.predict`."""
         out = self._predict(X, output_margin, iteration_range, base_margin)
         if output_margin:
             return out
@@ -232,8 +237,7 @@ class XGBClassifier(ClassifierMixin, XGBBase):  # type: ignore[misc]
         ValueError
             If the objective has no probabilities: "binary:hinge" and "binary:logitraw".
         """
-        check_is_fitted(self)
-        name = self._objective.name
+        name = self.get_booster().objective.name
         if name in ("binary:hinge", "binary:logitraw"):
             raise ValueError(f"objective={name!r} has no probabilities: use 'binary:logistic'")
         margin = self._margin(X, iteration_range, base_margin)
@@ -252,7 +256,7 @@ class XGBClassifier(ClassifierMixin, XGBBase):  # type: ignore[misc]
         return tags
 
 
-class XGBRanker(XGBBase):
+class XGBRanker(XGBModel):
     """LambdaMART: boosted trees that order the rows of each query; parameters and defaults are XGBoost's.
 
     Parameters
@@ -281,8 +285,9 @@ class XGBRanker(XGBBase):
     """
 
     _default_objective = "rank:ndcg"
-    __init__ = with_objective("rank:ndcg")
+    __init__ = with_defaults(objective="rank:ndcg")
 
+    @_deprecate_positional_args  # type: ignore[untyped-decorator]
     def fit(
         self,
         X: Any,
@@ -299,6 +304,7 @@ class XGBRanker(XGBBase):
         xgb_model: Any = None,
         sample_weight_eval_set: Sequence[Any] | None = None,
         base_margin_eval_set: Sequence[Any] | None = None,
+        feature_weights: Any = None,
     ) -> Self:
         """Boost.
 
@@ -314,7 +320,7 @@ class XGBRanker(XGBBase):
         sample_weight : array-like of shape (n_queries,), optional
             A weight for each query.
         base_margin, eval_set, verbose, xgb_model, sample_weight_eval_set, base_margin_eval_set :
-            As of `XGBRegressor.fit`.
+            As of `XGBModel.fit`.
         eval_group, eval_qid : list of array-like, optional
             The queries of each set in `eval_set`.
 
@@ -340,7 +346,7 @@ class XGBRanker(XGBBase):
             )
         return self._fit(
             X, y, sample_weight, base_margin, eval_set, verbose, xgb_model, sample_weight_eval_set,
-            base_margin_eval_set, groups,
+            base_margin_eval_set, feature_weights, groups,
         )  # fmt: skip
 
     def score(self, X: Any, y: Any, qid: Any = None, group: Any = None) -> float:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral, Real
-from types import FunctionType
-from typing import Any, ClassVar
+from types import FunctionType, SimpleNamespace
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils._param_validation import (
+    HasMethods,
+    Interval,
+    StrOptions,
+    validate_parameter_constraints,
+)
 
 from fullspan.estimators.saving import Saveable
 
@@ -20,6 +26,27 @@ _AMOUNT = [Interval(Real, 0, None, closed="left"), None]
 _SHARE = [Interval(Real, 0, 1, closed="right"), None]
 _CHANCE = [Interval(Real, 0, 1, closed="both"), None]
 
+# Other names of parameters, as the learning library below XGBoost's estimators has them.
+ALIASES = {
+    "eta": "learning_rate", "lambda": "reg_lambda", "alpha": "reg_alpha", "min_split_loss": "gamma",
+    "nthread": "n_jobs", "seed": "random_state",
+}  # fmt: skip
+# The tree method, or booster, that an updater of XGBoost's stands for.
+_UPDATERS = {
+    "grow_colmaker": "exact", "grow_colmaker,prune": "exact", "grow_histmaker": "approx",
+    "grow_quantile_histmaker": "hist", "coord_descent": "gblinear", "shotgun": "gblinear",
+}  # fmt: skip
+# What there is no use for here, and what is looked up by itself.
+_NEEDLESS = {
+    "num_class", "updater", "disable_default_eval_metric", "seed_per_iteration", "max_cached_hist_node",
+    "refresh_leaf", "process_type", "silent",
+}  # fmt: skip
+# Of the estimators themselves.
+_WRAPPERS = {
+    "importance_type", "missing", "n_estimators", "enable_categorical", "early_stopping_rounds", "callbacks",
+    "feature_types", "feature_weights", "weak_learner",
+}  # fmt: skip
+
 
 class XGBParameters(Saveable, BaseEstimator):  # type: ignore[misc]
     """The parameters of the three estimators."""
@@ -28,7 +55,7 @@ class XGBParameters(Saveable, BaseEstimator):  # type: ignore[misc]
         "n_estimators": _COUNT,
         "max_depth": _COUNT,
         "max_leaves": _COUNT,
-        "max_bin": [Interval(Integral, 2, 256, closed="both"), None],
+        "max_bin": [Interval(Integral, 2, None, closed="left"), None],
         "grow_policy": [StrOptions({"depthwise", "lossguide"}), None],
         "learning_rate": _AMOUNT,
         "verbosity": [Interval(Integral, 0, 3, closed="both"), None],
@@ -75,6 +102,8 @@ class XGBParameters(Saveable, BaseEstimator):  # type: ignore[misc]
         "lambdarank_normalization": ["boolean", None],
         "lambdarank_score_normalization": ["boolean", None],
         "ndcg_exp_gain": ["boolean", None],
+        "lambdarank_unbiased": ["boolean", None],
+        "lambdarank_bias_norm": _AMOUNT,
         "rate_drop": _CHANCE,
         "one_drop": ["boolean", Integral, None],
         "skip_drop": _CHANCE,
@@ -138,12 +167,15 @@ class XGBParameters(Saveable, BaseEstimator):  # type: ignore[misc]
         lambdarank_normalization: bool | None = None,
         lambdarank_score_normalization: bool | None = None,
         ndcg_exp_gain: bool | None = None,
+        lambdarank_unbiased: bool | None = None,
+        lambdarank_bias_norm: float | None = None,
         rate_drop: float | None = None,
         one_drop: bool | None = None,
         skip_drop: float | None = None,
         sample_type: str | None = None,
         normalize_type: str | None = None,
         feature_selector: str | None = None,
+        **kwargs: Any,
     ) -> None:
         self.max_depth = max_depth
         self.max_leaves = max_leaves
@@ -196,19 +228,107 @@ class XGBParameters(Saveable, BaseEstimator):  # type: ignore[misc]
         self.lambdarank_normalization = lambdarank_normalization
         self.lambdarank_score_normalization = lambdarank_score_normalization
         self.ndcg_exp_gain = ndcg_exp_gain
+        self.lambdarank_unbiased = lambdarank_unbiased
+        self.lambdarank_bias_norm = lambdarank_bias_norm
         self.rate_drop = rate_drop
         self.one_drop = one_drop
         self.skip_drop = skip_drop
         self.sample_type = sample_type
         self.normalize_type = normalize_type
         self.feature_selector = feature_selector
+        if kwargs:
+            self.kwargs = kwargs
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """All parameters, those given under other names too.
+
+        Parameters
+        ----------
+        deep : bool
+            Those of `weak_learner` as well.
+
+        Returns
+        -------
+        dict
+        """
+        return {**super().get_params(deep), **getattr(self, "kwargs", {})}
+
+    def set_params(self, **params: Any) -> Self:
+        """Set parameters, under other names too (`eta` for `learning_rate`).
+
+        Returns
+        -------
+        self
+        """
+        names = set(self._get_param_names())
+        super().set_params(**{k: v for k, v in params.items() if k.partition("__")[0] in names})
+        others = {k: v for k, v in params.items() if k.partition("__")[0] not in names}
+        if others:
+            self.kwargs = {**getattr(self, "kwargs", {}), **others}
+        return self
+
+    def get_xgb_params(self) -> dict[str, Any]:
+        """The parameters of training: all but those that only the estimator knows of.
+
+        Returns
+        -------
+        dict
+        """
+        params = {k: v for k, v in self.get_params().items() if k not in _WRAPPERS and not callable(v)}
+        params["random_state"] = plain_seed(params["random_state"])
+        return params
+
+    def get_num_boosting_rounds(self) -> int:
+        """How many rounds fit will take."""
+        return 100 if self.n_estimators is None else self.n_estimators
+
+    def _effective(self) -> Any:
+        """The parameters as attributes, each under its one name, valid.
+
+        Raises
+        ------
+        InvalidParameterError
+            If one is none of what it may be.
+        ValueError
+            If an updater or process is not built.
+        """
+        named: dict[str, Any] = {name: getattr(self, name) for name in self._get_param_names()}
+        others = getattr(self, "kwargs", {})
+        for alias, name in ALIASES.items():
+            if others.get(alias) is not None and named[name] is None:
+                named[name] = others[alias]
+        updater = others.get("updater")
+        if updater is not None:
+            method = _UPDATERS.get(updater)
+            if method is None:
+                raise ValueError(f"updater={updater!r} is not built: use tree_method")
+            named["booster" if method == "gblinear" else "tree_method"] = method
+        if others.get("process_type", "default") != "default":
+            raise ValueError("process_type='update' is not built: trees are grown anew")
+        validate_parameter_constraints(self._parameter_constraints, named, type(self).__name__)
+        unused = [name for name in others if name not in ALIASES and name not in _NEEDLESS]
+        if unused and named["validate_parameters"] is not False:
+            listed = ", ".join(f'"{name}"' for name in unused)
+            warnings.warn(f"Parameters: {{ {listed} }} are not used.", UserWarning, stacklevel=4)
+        return SimpleNamespace(**named, kwargs=others)
 
 
-def with_objective(default: str) -> Any:
-    """`XGBParameters.__init__` with another default objective: defaults are read from signatures."""
+def plain_seed(random_state: Any) -> int | None:
+    """A whole number from whatever scikit-learn takes for random_state; None for None."""
+    if random_state is None:
+        return None
+    if isinstance(random_state, np.random.Generator):
+        return int(random_state.integers(2**31 - 1))
+    if isinstance(random_state, np.random.RandomState):
+        return int(random_state.randint(2**31 - 1))
+    return int(random_state) % 2**31
+
+
+def with_defaults(**defaults: Any) -> Any:
+    """`XGBParameters.__init__` with some other defaults, which are read from its signature."""
     base = XGBParameters.__init__
     made = FunctionType(base.__code__, base.__globals__, "__init__", base.__defaults__, base.__closure__)
-    made.__kwdefaults__ = {**(base.__kwdefaults__ or {}), "objective": default}
+    made.__kwdefaults__ = {**(base.__kwdefaults__ or {}), **defaults}
     made.__annotations__ = base.__annotations__
     made.__qualname__ = base.__qualname__
     return made

@@ -1,0 +1,576 @@
+"""The fitted model of the boosting estimators, under the interface of XGBoost's Booster."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.exceptions import NotFittedError
+
+from fullspan.core.files import replacing
+from fullspan.estimators.boosting import dumping, xgboost_reader, xgboost_writer
+from fullspan.estimators.boosting._data import margin_array, rows_of
+from fullspan.estimators.boosting._tables import names_of
+from fullspan.estimators.boosting.booster_config import booster_config
+from fullspan.estimators.boosting.ensemble import TreeEnsemble
+from fullspan.estimators.boosting.linear import LinearModel
+from fullspan.estimators.boosting.shap import shap_interactions, shap_values
+from fullspan.estimators.boosting.weak import WeakModel
+from fullspan.estimators.boosting.xgboost_format import Content
+from fullspan.estimators.saving import Saveable
+
+if TYPE_CHECKING:
+    from fullspan.estimators.boosting.training import Training
+
+Array = NDArray[Any]
+Model = TreeEnsemble | LinearModel | WeakModel
+
+
+class Booster(Saveable):
+    """A fitted model without the estimator around it: `get_booster()` of the boosting estimators.
+
+    Arrays, sparse matrices and DataFrames stand where XGBoost's own has a DMatrix; what has its methods
+    `get_data` and `num_row` is taken as well.
+
+    Parameters
+    ----------
+    params : dict, optional
+        What `save_config` shows of training.
+    model_file : path-like or bytes, optional
+        A model that `save_model` wrote or `save_raw` gave, or that XGBoost wrote.
+
+    Attributes
+    ----------
+    model : TreeEnsemble, LinearModel or WeakModel
+        The trees, or what stands for them.
+    objective : Objective
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fullspan.estimators import XGBRegressor
+    >>> X = np.arange(40.0)[:, None]
+    >>> booster = XGBRegressor(n_estimators=3, max_depth=1).fit(X, X[:, 0] > 19).get_booster()
+    >>> booster.num_boosted_rounds(), booster.get_score()
+    (3, {'f0': 3.0})
+    >>> booster[:1].predict(X[[0, 39]]).round(2)
+    array([0.36, 0.64], dtype=float32)
+    >>> print(booster.get_dump()[0].splitlines()[0])
+    0:[f0<20] yes=1,no=2,missing=2
+    """
+
+    def __init__(
+        self,
+        params: Mapping[str, Any] | None = None,
+        model_file: Path | str | bytes | bytearray | None = None,
+    ) -> None:
+        self.parameters = dict(params or {})
+        self._content: Content | None = None
+        self._training: Training | None = None
+        if model_file is not None:
+            self.load_model(model_file)
+
+    @classmethod
+    def of(cls, content: Content, parameters: Mapping[str, Any]) -> Booster:
+        """A Booster around what a file holds, or a fit has made."""
+        out = cls(parameters)
+        out._content = content
+        return out
+
+    @property
+    def content(self) -> Content:
+        """The model and all that is kept with it."""
+        content = self._kept
+        if self._training is not None:
+            content.model = self._training.model()
+        return content
+
+    @property
+    def _kept(self) -> Content:
+        """The content, whose model may be behind while it is fitted."""
+        if self._content is None:
+            raise NotFittedError("This Booster holds no model: load one.")
+        return self._content
+
+    @property
+    def model(self) -> Model:
+        model: Model = self.content.model
+        return model
+
+    @property
+    def objective(self) -> Any:
+        return self.content.objective
+
+    def follow(self, training: Training | None) -> None:
+        """While a model is fitted, show what there is of it; None: the fit is over."""
+        if training is None:
+            _ = self.content
+        self._training = training
+
+    # --- what it is like --------------------------------------------------------------------------------
+
+    @property
+    def trees_per_round(self) -> int:
+        return self.content.n_parallel * int(self.content.objective.n_outputs)
+
+    def num_boosted_rounds(self) -> int:
+        """How many rounds have been boosted."""
+        model = self.model
+        if isinstance(model, LinearModel):
+            return model.n_rounds
+        n_trees = len(model.learners) if isinstance(model, WeakModel) else model.n_trees
+        return n_trees // self.trees_per_round
+
+    def num_features(self) -> int:
+        """How many features the model takes."""
+        return self.model.n_features
+
+    @property
+    def feature_names(self) -> list[str] | None:
+        """Names of the features, if they have any."""
+        return self.content.feature_names
+
+    @feature_names.setter
+    def feature_names(self, names: Sequence[str] | None) -> None:
+        self.content.feature_names = self._fitting(names, "feature_names")
+
+    @property
+    def feature_types(self) -> list[str] | None:
+        """Types of the features, if they are known."""
+        return self.content.feature_types
+
+    @feature_types.setter
+    def feature_types(self, types: Sequence[str] | None) -> None:
+        self.content.feature_types = self._fitting(types, "feature_types")
+
+    def _fitting(self, given: Sequence[str] | None, name: str) -> list[str] | None:
+        if given is None:
+            return None
+        if len(given) != self.num_features():
+            raise ValueError(f"{name} has {len(given)} entries, expected {self.num_features()}")
+        return [str(one) for one in given]
+
+    def attr(self, key: str) -> str | None:
+        """What `set_attr` has kept under a key."""
+        return self._kept.texts.get(key)
+
+    def attributes(self) -> dict[str, str]:
+        """All that `set_attr` has kept."""
+        return dict(self._kept.texts)
+
+    def set_attr(self, **attributes: str | None) -> None:
+        """Keep texts with the model; None removes one.
+
+        Raises
+        ------
+        ValueError
+            If one is no text.
+        """
+        for key, value in attributes.items():
+            if value is None:
+                self._kept.texts.pop(key, None)
+            elif isinstance(value, str):
+                self._kept.texts[key] = value
+            else:
+                raise ValueError(f"set_attr takes texts, got a {type(value).__name__} for {key}")
+
+    @property
+    def best_iteration(self) -> int:
+        """The round with the best score, after early stopping."""
+        return int(self._of_early_stopping("best_iteration"))
+
+    @best_iteration.setter
+    def best_iteration(self, value: int) -> None:
+        self.set_attr(best_iteration=str(value))
+
+    @property
+    def best_score(self) -> float:
+        """The score of the best round, after early stopping."""
+        return float(self._of_early_stopping("best_score"))
+
+    @best_score.setter
+    def best_score(self, value: float) -> None:
+        self.set_attr(best_score=repr(float(value)))
+
+    def _of_early_stopping(self, name: str) -> str:
+        value = self.attr(name)
+        if value is None:
+            raise AttributeError(f"`{name}` is only defined when early stopping is used.")
+        return value
+
+    def set_param(self, params: Any, value: Any = None) -> None:
+        """Change parameters: a name and its value, a dict, or pairs of both.
+
+        Of a model that is being fitted the learning rate changes; otherwise it shows in `save_config` alone.
+        """
+        if isinstance(params, str):
+            params = {params: value}
+        self.parameters.update(params)
+        rates = [v for k, v in dict(params).items() if k in ("learning_rate", "eta") and v is not None]
+        if rates and self._training is not None:
+            self._training.set_learning_rate(float(rates[-1]))
+
+    def save_config(self) -> str:
+        """Parameters and numbers of the model as JSON, in XGBoost's arrangement."""
+        return json.dumps(booster_config(self.content, self.parameters))
+
+    def copy(self) -> Booster:
+        """A copy that shares nothing with this one."""
+        return copy.deepcopy(self)
+
+    def __getitem__(self, rounds: Any) -> Booster:
+        """A model of some of the rounds, with neither `best_iteration` nor `best_score`.
+
+        Raises
+        ------
+        IndexError
+            If there are fewer rounds.
+        ValueError
+            If the model has no trees, or the slice ends before it begins.
+        """
+        if isinstance(rounds, int | np.integer):
+            rounds = slice(int(rounds), int(rounds) + 1)
+        if isinstance(rounds, tuple):
+            raise ValueError("Only supports slicing through 1 dimension.")
+        if not isinstance(rounds, slice):
+            raise TypeError(f"expected a whole number or a slice, got a {type(rounds).__name__}")
+        ensemble, step = self.trees_or_error("slicing"), self.trees_per_round
+        n_rounds = self.num_boosted_rounds()
+        first, last = rounds.start or 0, n_rounds if rounds.stop is None else rounds.stop
+        if last < first:
+            raise ValueError("Invalid slice", rounds)
+        if first < 0 or last > n_rounds or first == last:
+            raise IndexError("Layer index out of range")
+        parts = [ensemble.trees(one * step, (one + 1) * step) for one in range(first, last, rounds.step or 1)]
+        content = copy.copy(self.content)
+        content.model = TreeEnsemble.concat(parts)
+        content.texts = {k: v for k, v in content.texts.items() if k not in ("best_iteration", "best_score")}
+        return Booster.of(content, self.parameters)
+
+    def __iter__(self) -> Iterator[Booster]:
+        return (self[number] for number in range(self.num_boosted_rounds()))
+
+    def trees_or_error(self, asked: str) -> TreeEnsemble:
+        """The trees; ValueError if the model has none, which what is `asked` needs."""
+        model = self.model
+        if not isinstance(model, TreeEnsemble):
+            raise ValueError(f"{asked} needs trees, but the model is a {type(model).__name__}")
+        return model
+
+    # --- predictions ------------------------------------------------------------------------------------
+
+    def trees_of(self, iteration_range: tuple[int, int] | None) -> tuple[int, int]:
+        """First and last tree of rounds; all for None or an end of 0.
+
+        Raises
+        ------
+        ValueError
+            If there are fewer rounds.
+        """
+        n_rounds = self.num_boosted_rounds()
+        first, last = (0, 0) if iteration_range is None else (int(v) for v in iteration_range)
+        last = last or n_rounds
+        if not 0 <= first <= last <= n_rounds:
+            raise ValueError(f"iteration_range is {iteration_range}, the model has {n_rounds} rounds")
+        return first * self.trees_per_round, last * self.trees_per_round
+
+    def margin(
+        self,
+        X: Any,
+        iteration_range: tuple[int, int] | None = None,
+        base_margin: Any = None,
+        n_threads: int | None = None,
+    ) -> NDArray[np.float32]:
+        """Raw scores [n_samples, n_outputs] of rows as `rows_of` gives them."""
+        if base_margin is not None:
+            base_margin = margin_array(base_margin, X.shape[0])
+        model = self.model
+        if isinstance(model, LinearModel):
+            return model.margin(X, base_margin)
+        first, last = self.trees_of(iteration_range)
+        if isinstance(model, WeakModel):
+            return model.margin(X, first, last, base_margin)
+        return model.margin(X, first, last, base_margin, n_threads)
+
+    def contributions(
+        self,
+        X: Any,
+        iteration_range: tuple[int, int] | None = None,
+        interactions: bool = False,
+        n_threads: int | None = None,
+    ) -> NDArray[np.float32]:
+        """SHAP values [n_samples, n_outputs, n_features + 1], or of pairs of features."""
+        model = self.model
+        if isinstance(model, LinearModel):
+            values = model.contributions(X)
+            if not interactions:
+                return values
+            # Features do not act together: all stands in the diagonal.
+            diagonal = np.arange(values.shape[-1])
+            pairs = np.zeros((*values.shape, values.shape[-1]), dtype=np.float32)
+            pairs[:, :, diagonal, diagonal] = values
+            return pairs
+        trees = self.trees_of(iteration_range)
+        ensemble = self.trees_or_error("shap_values")
+        return (shap_interactions if interactions else shap_values)(ensemble, X, *trees, n_threads)
+
+    def predict(
+        self,
+        data: Any,
+        *,
+        output_margin: bool = False,
+        pred_leaf: bool = False,
+        pred_contribs: bool = False,
+        pred_interactions: bool = False,
+        validate_features: bool = True,
+        training: bool = False,
+        iteration_range: tuple[int, int] = (0, 0),
+        strict_shape: bool = False,
+        base_margin: Any = None,
+    ) -> NDArray[np.float32]:
+        """Predictions of all rounds, or of those of `iteration_range`.
+
+        Parameters
+        ----------
+        data : array-like, sparse matrix or DataFrame of shape (n_samples, n_features)
+            NaN is missing, and what a sparse matrix does not hold.
+        output_margin : bool
+            Raw scores.
+        pred_leaf : bool
+            The leaf of each row in each tree instead.
+        pred_contribs, pred_interactions : bool
+            SHAP values of features, or of pairs of them, instead.
+        validate_features : bool
+            Compare names of features.
+        training : bool
+            For xgboost's sake: trees that were dropped once count as well.
+        iteration_range : (int, int)
+            The first round and the one after the last.
+        strict_shape : bool
+            Keep the dimension of the outputs though there is only one.
+        base_margin : array of shape (n_samples,) or (n_samples, n_outputs), optional
+
+        Returns
+        -------
+        float32 array
+            Of shape (n_samples,) or (n_samples, n_outputs); leaves (n_samples, n_trees); SHAP values
+            (n_samples, [n_outputs,] n_features + 1); their interactions have the last dimension twice.
+
+        Raises
+        ------
+        ValueError
+            If names or number of features differ from the model's.
+        """
+        X, base_margin = self._rows(data, base_margin, validate_features)
+        if pred_leaf:
+            leaves = self.trees_or_error("pred_leaf").leaves(X, *self.trees_of(iteration_range))
+            shape = (len(leaves), -1, int(self.content.objective.n_outputs), self.content.n_parallel)
+            return leaves.reshape(shape if strict_shape else leaves.shape).astype(np.float32)
+        if pred_contribs or pred_interactions:
+            out = self.contributions(X, iteration_range, pred_interactions)
+        else:
+            out = self.margin(X, iteration_range, base_margin)
+            if not output_margin:
+                out = self.content.objective.prediction(out)
+        return out[:, 0] if out.shape[1] == 1 and not strict_shape else out
+
+    def inplace_predict(
+        self,
+        data: Any,
+        *,
+        iteration_range: tuple[int, int] = (0, 0),
+        predict_type: str = "value",
+        missing: float = np.nan,
+        validate_features: bool = True,
+        base_margin: Any = None,
+        strict_shape: bool = False,
+    ) -> NDArray[np.float32]:
+        """`predict` of values or margins, with a number that stands for what is missing.
+
+        Parameters
+        ----------
+        predict_type : {"value", "margin"}
+        data, iteration_range, validate_features, base_margin, strict_shape :
+            As of `predict`.
+        missing : float
+
+        Returns
+        -------
+        float32 array of shape (n_samples,) or (n_samples, n_outputs)
+        """
+        if predict_type not in ("value", "margin"):
+            raise ValueError(f"predict_type must be 'value' or 'margin', got {predict_type!r}")
+        X, base_margin = self._rows(data, base_margin, validate_features, missing)
+        out = self.margin(X, iteration_range, base_margin)
+        if predict_type == "value":
+            out = self.content.objective.prediction(out)
+        return out[:, 0] if out.shape[1] == 1 and not strict_shape else out
+
+    def _rows(
+        self, data: Any, base_margin: Any, validate_features: bool, missing: float = np.nan
+    ) -> tuple[Any, Any]:
+        names = names_of(data)
+        if hasattr(data, "get_data") and hasattr(data, "num_row"):
+            if base_margin is None and data.get_base_margin().size:
+                base_margin = data.get_base_margin()
+            names, data = data.feature_names, data.get_data()
+        known = self.feature_names
+        if validate_features and known is not None and names is not None and list(names) != list(known):
+            raise ValueError(f"feature_names mismatch: {list(known)} {list(names)}")
+        X = rows_of(data, self.content.categories, missing)
+        if X.shape[1] != self.num_features():
+            raise ValueError(
+                f"Feature shape mismatch, expected: {self.num_features()}, got {X.shape[1]} features"
+            )
+        return X, base_margin
+
+    # --- descriptions -----------------------------------------------------------------------------------
+
+    def _features(self, fmap: Path | str) -> list[dumping.Feature]:
+        if fmap:
+            return dumping.features_of_map(fmap)
+        return dumping.features_of_model(self.num_features(), self.feature_names, self.feature_types)
+
+    def _described(self, asked: str) -> TreeEnsemble | LinearModel:
+        model = self.model
+        if isinstance(model, WeakModel):
+            raise ValueError(f"{asked} needs trees or a linear model, but the model is a WeakModel")
+        return model
+
+    def get_dump(
+        self, fmap: Path | str = "", with_stats: bool = False, dump_format: str = "text"
+    ) -> list[str]:
+        """Each tree in words.
+
+        Parameters
+        ----------
+        fmap : path-like, optional
+            A file with number, name and type of each feature.
+        with_stats : bool
+            Gains and covers too.
+        dump_format : {"text", "json", "dot"}
+
+        Returns
+        -------
+        list of str
+        """
+        return dumping.dump(self._described("get_dump"), self._features(fmap), dump_format, with_stats)
+
+    def dump_model(
+        self,
+        fout: Path | str,
+        fmap: Path | str = "",
+        with_stats: bool = False,
+        dump_format: str = "text",
+    ) -> None:
+        """Write what `get_dump` gives to a file."""
+        trees = self.get_dump(fmap, with_stats, dump_format)
+        if dump_format == "json":
+            text = "[\n" + ",\n".join(trees) + "\n]"
+        else:
+            text = "".join(f"booster[{i}]:\n{tree}" for i, tree in enumerate(trees))
+        with replacing(fout) as beside:
+            beside.write_text(text, encoding="utf-8")
+
+    def trees_to_dataframe(self, fmap: Path | str = "") -> Any:
+        """A pandas DataFrame with a row for each node; of leaves, `Gain` is the value."""
+        import pandas as pd  # type: ignore[import-untyped]
+
+        return pd.DataFrame(dumping.table(self.trees_or_error("trees_to_dataframe"), self._features(fmap)))
+
+    def get_score(self, fmap: Path | str = "", importance_type: str = "weight") -> dict[str, Any]:
+        """The importance of each feature that is used; of a linear model the weights.
+
+        Parameters
+        ----------
+        fmap : path-like, optional
+        importance_type : {"weight", "gain", "cover", "total_gain", "total_cover"}
+
+        Returns
+        -------
+        dict from names of features to float, or to a list with one float for each output
+        """
+        names = [feature.name for feature in self._features(fmap)]
+        model = self._described("get_score")
+        if isinstance(model, LinearModel):
+            if importance_type != "weight":
+                raise ValueError("booster='gblinear' has only the importance_type 'weight'")
+            weights = model.weight[:, 0] if model.n_groups == 1 else model.weight
+            return dict(zip(names, weights.tolist(), strict=True))
+        counts, values = model.importances("weight"), model.importances(importance_type)
+        return {names[i]: float(values[i]) for i in np.flatnonzero(counts)}
+
+    def get_fscore(self, fmap: Path | str = "") -> dict[str, Any]:
+        """How often each feature is split by."""
+        return self.get_score(fmap)
+
+    def get_split_value_histogram(
+        self, feature: str, fmap: Path | str = "", bins: int | None = None, as_pandas: bool = True
+    ) -> Any:
+        """How many splits of a feature there are between which values.
+
+        Parameters
+        ----------
+        feature : str
+        fmap : path-like, optional
+        bins : int, optional
+            At most; as many as there are different values by default.
+        as_pandas : bool
+            A DataFrame with `SplitValue`, the upper edge, and `Count`, else an array with these columns.
+
+        Raises
+        ------
+        ValueError
+            If the feature is split by categories.
+        """
+        ensemble = self.trees_or_error("get_split_value_histogram")
+        features = self._features(fmap)
+        known = [i for i, one in enumerate(features) if one.name == feature]
+        here = np.isin(ensemble.feature, known) & (ensemble.left >= 0)
+        if np.any(np.diff(ensemble.category_start)[here] > 0):
+            raise ValueError("Split value histogram doesn't support categorical split.")
+        values = ensemble.threshold[here].astype(np.float64)
+        most = len(np.unique(values)) if bins is None else min(bins, len(np.unique(values)))
+        counts, edges = np.histogram(values, bins=max(most, 1))
+        found = np.column_stack([edges[1:], counts.astype(np.float64)])[counts > 0]
+        if not as_pandas:
+            return found
+        import pandas as pd
+
+        return pd.DataFrame(found, columns=["SplitValue", "Count"])
+
+    # --- files ------------------------------------------------------------------------------------------
+
+    def save_model(self, fname: Path | str) -> None:
+        """Write the model as XGBoost does: JSON, or UBJSON when the name ends in ".ubj".
+
+        Raises
+        ------
+        CheckpointError
+            If XGBoost has no form for it, such as a custom weak learner.
+        """
+        xgboost_writer.write(fname, self.content)
+
+    def save_raw(self, raw_format: str = "ubj") -> bytearray:
+        """What `save_model` writes: "json" or "ubj"."""
+        if raw_format not in ("json", "ubj"):
+            raise ValueError(f"raw_format must be 'json' or 'ubj', got {raw_format!r}")
+        return bytearray(xgboost_writer.encode(self.content, raw_format))
+
+    def load_model(self, fname: Path | str | bytes | bytearray) -> None:
+        """Take over a model that XGBoost, `save_model` or `save_raw` wrote.
+
+        Raises
+        ------
+        CheckpointError
+            If the file is missing, damaged, or uses what is not supported; the message names the key.
+        """
+        if isinstance(fname, bytes | bytearray):
+            self._content = xgboost_reader.decode(bytes(fname), "the model")
+        else:
+            self._content = xgboost_reader.read(fname)
