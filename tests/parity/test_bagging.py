@@ -9,7 +9,7 @@ import pytest
 from scipy import sparse
 from sklearn import config_context, ensemble, tree
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
-from sklearn.datasets import load_iris, make_regression
+from sklearn.datasets import load_iris, make_classification, make_regression
 from sklearn.linear_model import Perceptron
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
@@ -22,6 +22,7 @@ from fullspan.estimators import (
     DecisionTreeRegressor,
     load,
 )
+from fullspan.estimators.tree.sharing import SharedRows
 
 X, Y = load_iris(return_X_y=True)
 NAMES = np.array(["x", "y", "z"])[Y]
@@ -166,3 +167,44 @@ def test_saved_and_loaded(name: str, tmp_path: Any) -> None:
     again = load(tmp_path / "bag")
     np.testing.assert_array_equal(again.predict(X), bag.predict(X))
     assert_same_draws(again, bag)
+
+
+@pytest.mark.parametrize(
+    ("params", "tree"),
+    [
+        ({}, {}),
+        ({"max_features": 0.5}, {"max_features": "sqrt"}),
+        ({"max_features": 3, "bootstrap_features": True, "bootstrap": False}, {}),
+        ({"max_samples": 0.4}, {"splitter": "random"}),
+    ],
+    ids=["all", "some-features", "repeated-features", "random-splits"],
+)
+@pytest.mark.parametrize("kind", ["dense", "missing", "sparse"])
+def test_columns_sorted_once_for_all_copies_give_the_same_trees(
+    kind: str, params: dict[str, Any], tree: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    X, y = make_classification(120, 6, n_informative=4, n_classes=3, random_state=5)
+    X[np.abs(X) < 0.3] = np.nan if kind == "missing" else 0.0
+    X = sparse.csr_array(X) if kind == "sparse" else X
+    model = BaggingClassifier(DecisionTreeClassifier(**tree), 4, random_state=3, n_jobs=1, **params)
+    shared = model.fit(X, y).estimators_
+    monkeypatch.setattr(SharedRows, "ready_for", lambda *arguments: None)
+    alone = model.fit(X, y).estimators_
+    for one, other in zip(shared, alone, strict=True):
+        assert one.n_features_in_ == other.n_features_in_ and one.max_features_ == other.max_features_
+        np.testing.assert_array_equal(one.classes_, other.classes_)
+        for name in ("feature", "threshold", "children_left", "value", "n_node_samples", "impurity"):
+            np.testing.assert_array_equal(getattr(one.tree_, name), getattr(other.tree_, name), err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("tree", "X", "y", "message"),
+    [
+        ({"min_samples_leaf": 0}, [[0.0], [1.0]], [0, 1], "'min_samples_leaf' parameter"),
+        ({}, [[np.inf], [1.0]], [0, 1], "infinity"),
+        ({"criterion": "poisson"}, [[0.0], [1.0]], [-1, 1], "negative"),
+    ],
+)
+def test_trees_refuse_what_their_own_fit_refuses(tree: Any, X: Any, y: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        BaggingRegressor(DecisionTreeRegressor(**tree), 2).fit(X, y)

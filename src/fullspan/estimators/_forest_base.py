@@ -39,8 +39,6 @@ from fullspan.estimators.tree.growing import SEED_LIMIT, columns_of, grow, targe
 from fullspan.estimators.tree.pruning import pruned
 
 _FEWEST_BINNED_ROWS = 2_000
-# Sorting all columns once costs more than sorting the drawn ones in every node when fewer are drawn.
-_WORTH_PRESORTING = 0.1
 _TREE_PARAMETERS = (
     "criterion",
     "max_depth",
@@ -259,7 +257,7 @@ class Forest(OutOfBag, MultiOutputMixin, Repeated):  # type: ignore[misc]
         if self._grows_on_bins(n_classes, n_categories):
             categorical = np.zeros(X.shape[1], dtype=bool) if n_categories is None else n_categories > 0
             return bin_rows(X, categorical, self._n_threads())[0]
-        return columns_of(X, n_categories, presorted=tree.max_features_ >= _WORTH_PRESORTING * X.shape[1])
+        return columns_of(X, n_categories, presorted=tree._sorts_columns(X.shape[1]))
 
     def _grows_on_bins(self, n_classes: NDArray[np.int64], n_categories: NDArray[np.int64] | None) -> bool:
         weight = self._sample_weight
@@ -286,7 +284,7 @@ class Forest(OutOfBag, MultiOutputMixin, Repeated):  # type: ignore[misc]
             tree.n_outputs_ = self.n_outputs_
             tree.n_features_in_ = self.n_features_in_
             tree._encoder = self._encoder
-            tree.max_features_ = tree._resolved_max_features()
+            tree.max_features_ = tree._resolved_max_features(tree.n_features_in_)
             self._describe_classes(tree, n_classes)
         return tree
 

@@ -12,9 +12,6 @@ from fullspan.estimators.tree.cart import DecisionTreeRegressor
 from fullspan.estimators.tree.growing import columns_of, grow, targets_of
 from fullspan.estimators.tree.pruning import pruned
 
-# Sorting all columns once costs more than sorting the drawn ones in every node when fewer are drawn.
-_WORTH_PRESORTING = 0.1
-
 
 class Grower:
     """Grows trees on the same rows, whose columns are laid out once."""
@@ -23,11 +20,11 @@ class Grower:
         self.rows = csr_array(X) if issparse(X) else np.ascontiguousarray(X)
         self.template = template
         self.template.n_features_in_ = X.shape[1]
-        self.template.max_features_ = self.template._resolved_max_features()
+        self.template.max_features_ = self.template._resolved_max_features(X.shape[1])
         self.template.n_outputs_ = 1
         self.columns = columns_of(
             _sorted_csc(X) if issparse(X) else X,
-            presorted=self.template.max_features_ >= _WORTH_PRESORTING * X.shape[1],
+            presorted=self.template._sorts_columns(X.shape[1]),
         )
 
     def grow(self, residual: np.ndarray, weight: np.ndarray, seed: int) -> DecisionTreeRegressor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import ceil
 from numbers import Integral, Real
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import scipy.sparse as sp
@@ -21,14 +21,14 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
-from fullspan.estimators.tree._records import Rules
+from fullspan.estimators.tree._records import Columns, Rules
 from fullspan.estimators.tree.categories import CategoryEncoder
 from fullspan.estimators.tree.growing import CRITERIA, SEED_LIMIT, columns_of, grow, targets_of
 from fullspan.estimators.tree.pruning import pruned, pruning_path
 from fullspan.estimators.tree.structure import Tree
 
 _NO_DEPTH_LIMIT = 2**31 - 1
-# Sorting all columns once costs more than sorting the drawn ones in every node when fewer are drawn.
+# Share of the features; where fewer are drawn, sorting those in every node is cheaper.
 _WORTH_PRESORTING = 0.1
 
 
@@ -149,6 +149,10 @@ class BaseDecisionTree(MultiOutputMixin, BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self)
         return None if self._encoder is None else self._encoder.categories
 
+    def _fit_checked(self, X: Any, y: Any, sample_weight: Any, columns: Columns | None = None) -> Self:
+        """Grow the tree on X and y as `_validate_fit` returns them; `columns` as for `_grow`."""
+        raise NotImplementedError
+
     def _support_missing_values(self, X: Any) -> bool:
         return not sp.issparse(X) and bool(self.__sklearn_tags__().input_tags.allow_nan)
 
@@ -212,8 +216,12 @@ class BaseDecisionTree(MultiOutputMixin, BaseEstimator):  # type: ignore[misc]
         n_classes: NDArray[np.int64],
         sample_weight: Any,
         class_weight: NDArray[np.float64] | None,
+        columns: Columns | None,
     ) -> None:
-        """Fit `tree_` to targets of shape (n_samples, n_outputs), classes as codes."""
+        """Fit `tree_` to targets of shape (n_samples, n_outputs), classes as codes.
+
+        `columns` are those of X, if they have been laid out already.
+        """
         random_state = check_random_state(self.random_state)
         n_samples, self.n_features_in_ = X.shape
         if len(y) != n_samples:
@@ -222,7 +230,7 @@ class BaseDecisionTree(MultiOutputMixin, BaseEstimator):  # type: ignore[misc]
             sample_weight = _check_sample_weight(sample_weight, X, dtype=np.float64)
         if class_weight is not None:
             sample_weight = class_weight if sample_weight is None else sample_weight * class_weight
-        self.max_features_ = self._resolved_max_features()
+        self.max_features_ = self._resolved_max_features(self.n_features_in_)
         n_categories = None if self._encoder is None else self._encoder.n_categories()
         if n_categories is not None and self.monotonic_cst is not None:
             if np.any(np.asarray(self.monotonic_cst)[n_categories > 0] != 0):
@@ -230,15 +238,16 @@ class BaseDecisionTree(MultiOutputMixin, BaseEstimator):  # type: ignore[misc]
         rules = self._rules(
             n_samples, n_samples if sample_weight is None else np.sum(sample_weight), n_classes
         )
-        columns = columns_of(
-            X,
-            n_categories,
-            presorted=not rules.random_splits
-            and self.max_features_ >= _WORTH_PRESORTING * self.n_features_in_,
-        )
+        if columns is None:
+            columns = columns_of(X, n_categories, presorted=self._sorts_columns(self.n_features_in_))
         targets = targets_of(y, sample_weight, n_classes, rules.criterion)
         tree = grow(columns, targets, rules, random_state.randint(0, SEED_LIMIT))
         self.tree_: Tree = tree if self.ccp_alpha == 0.0 else pruned(tree, self.ccp_alpha)
+
+    def _sorts_columns(self, n_features: int) -> bool:
+        """Whether to sort all columns once, rather than the drawn ones in every node."""
+        drawn = self._resolved_max_features(n_features)
+        return bool(self.splitter == "best" and drawn >= _WORTH_PRESORTING * n_features)
 
     def _rules(self, n_samples: int, total_weight: float, n_classes: NDArray[np.int64]) -> Rules:
         least_leaf, least_split = self.min_samples_leaf, self.min_samples_split
@@ -259,8 +268,7 @@ class BaseDecisionTree(MultiOutputMixin, BaseEstimator):  # type: ignore[misc]
             monotonic=self._monotonic(n_classes),
         )
 
-    def _resolved_max_features(self) -> int:
-        n_features = self.n_features_in_
+    def _resolved_max_features(self, n_features: int) -> int:
         if self.max_features is None:
             return int(n_features)
         if self.max_features == "sqrt":

@@ -15,6 +15,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
 from fullspan.estimators.saving import Saveable
+from fullspan.estimators.tree._records import Columns
 from fullspan.estimators.tree.base import BaseDecisionTree
 
 
@@ -154,6 +155,9 @@ class DecisionTreeClassifier(Saveable, ClassifierMixin, BaseDecisionTree):  # ty
         """
         if check_input:
             X, y = self._validate_fit(X, y)
+        return self._fit_checked(X, y, sample_weight)
+
+    def _fit_checked(self, X: Any, y: Any, sample_weight: Any, columns: Columns | None = None) -> Self:
         check_classification_targets(y)
         y = np.atleast_1d(y)
         y = y.reshape(-1, 1) if y.ndim == 1 else y
@@ -164,7 +168,7 @@ class DecisionTreeClassifier(Saveable, ClassifierMixin, BaseDecisionTree):  # ty
             classes.append(found)
         n_classes = np.array([len(found) for found in classes], np.int64)
         class_weight = None if self.class_weight is None else compute_sample_weight(self.class_weight, y)
-        self._grow(X, codes, n_classes, sample_weight, class_weight)
+        self._grow(X, codes, n_classes, sample_weight, class_weight, columns)
         several = self.n_outputs_ > 1
         self.classes_: Any = classes if several else classes[0]
         self.n_classes_: Any = n_classes if several else n_classes[0]
@@ -326,10 +330,13 @@ feature_importances_
         """
         if check_input:
             X, y = self._validate_fit(X, y)
+        return self._fit_checked(X, y, sample_weight)
+
+    def _fit_checked(self, X: Any, y: Any, sample_weight: Any, columns: Columns | None = None) -> Self:
         y = np.ascontiguousarray(np.atleast_1d(y), np.float64)
         y = y.reshape(-1, 1) if y.ndim == 1 else y
         self.n_outputs_ = y.shape[1]
-        self._grow(X, y, np.ones(self.n_outputs_, np.int64), sample_weight, None)
+        self._grow(X, y, np.ones(self.n_outputs_, np.int64), sample_weight, None, columns)
         return self
 
     def predict(self, X: Any, check_input: bool = True) -> NDArray[np.float64]:
