@@ -182,6 +182,9 @@ METRICS: dict[str, tuple[str, Any]] = {
     "error": ("binary:logistic", CLASS),
     "error@0.3": ("binary:logistic", CLASS),
     "auc": ("binary:logistic", CLASS),
+    "aucpr": ("binary:logistic", CLASS),
+    "auc of classes": ("multi:softprob", np.digitize(SIGNAL, [0, 1])),
+    "aucpr of classes": ("multi:softprob", np.digitize(SIGNAL, [0, 1])),
     "mlogloss": ("multi:softprob", np.digitize(SIGNAL, [0, 1])),
     "merror": ("multi:softprob", np.digitize(SIGNAL, [0, 1])),
 }
@@ -190,6 +193,7 @@ METRICS: dict[str, tuple[str, Any]] = {
 @pytest.mark.parametrize("metric", METRICS)
 def test_metrics_are_xgboosts(metric: str) -> None:
     objective, y = METRICS[metric]
+    metric = metric.partition(" ")[0]
     weight = np.random.default_rng(2).uniform(0.5, 2, N)
     parameters: dict[str, Any] = {
         "n_estimators": 3, "max_depth": 2, "tree_method": "exact", "n_jobs": 1, "objective": objective,
@@ -214,7 +218,7 @@ def test_metrics_are_xgboosts(metric: str) -> None:
     np.testing.assert_allclose(*found, rtol=2e-5)
 
 
-@pytest.mark.parametrize("metric", ["ndcg", "ndcg@3", "ndcg@3-", "map", "map@4", "pre@3"])
+@pytest.mark.parametrize("metric", ["ndcg", "ndcg@3", "ndcg@3-", "map", "map@4", "pre@3", "auc", "aucpr"])
 def test_ranking_metrics_are_xgboosts(metric: str) -> None:
     y = (SIGNAL > 1.5).astype(int)
     query = np.repeat(np.arange(N // 10), 10)

@@ -242,7 +242,8 @@ def test_lightgbm_files_predict_the_same_both_ways(name: str, tmp_path: Path) ->
 def test_our_trees_are_read_by_lightgbm(tmp_path: Path) -> None:
     model = XGBClassifier(n_estimators=4).fit(X, CLASSES)
     path = tmp_path / "model.txt"
-    lightgbm_format.write(path, lightgbm_format.LightGBMModel(model.get_booster().model, "multiclass num_class:3"))
+    trees = model.get_booster().model
+    lightgbm_format.write(path, lightgbm_format.LightGBMModel(trees, "multiclass num_class:3"))
     peer = lightgbm.Booster(model_file=path)
     np.testing.assert_allclose(peer.predict(X.astype(float)), model.predict_proba(X), atol=1e-6)
 

@@ -147,11 +147,23 @@ def test_ranking(objective: str) -> None:
     assert np.array_equal(by_size.predict(GAPS), ours.predict(GAPS))
 
 
-def test_ranking_with_pairs_at_random_orders_queries() -> None:
+@pytest.mark.parametrize(
+    "own",
+    [
+        {"lambdarank_pair_method": "mean"},
+        {"lambdarank_pair_method": "mean", "lambdarank_num_pair_per_sample": 3, "objective": "rank:pairwise"},
+        {"lambdarank_unbiased": True},
+        {"lambdarank_unbiased": True, "lambdarank_bias_norm": 0.5, "lambdarank_pair_method": "mean"},
+    ],
+    ids=lambda own: "-".join(own),
+)
+def test_pairs_at_random_and_biases_of_positions_are_xgboosts(own: dict[str, Any]) -> None:
     y = np.digitize(SIGNAL, [0.0, 1.0, 2.0])
     query = np.repeat(np.arange(N // 20), 20)
-    model = XGBRanker(n_estimators=20, lambdarank_pair_method="mean", max_depth=3).fit(X, y, qid=query)
-    assert model.score(X, y, qid=query) > 0.9
+    parameters = COMMON | {"max_depth": 3} | own
+    ours = XGBRanker(**parameters).fit(X, y, qid=query)
+    peer = xgboost.XGBRanker(**parameters).fit(X, y, qid=query)
+    np.testing.assert_allclose(ours.predict(X), peer.predict(X), atol=1e-6)
 
 
 def test_several_outputs() -> None:
@@ -253,7 +265,8 @@ def test_training_goes_on_from_a_model(tmp_path: Any) -> None:
     whole = XGBRegressor(**COMMON).fit(GAPS, SIGNAL)
     half = XGBRegressor(**COMMON | {"n_estimators": 3}).fit(GAPS, SIGNAL)
     half.save_model(tmp_path / "half.ubj")
-    for start in (half, half.get_booster(), half.get_booster().copy(), tmp_path / "half.ubj", str(tmp_path / "half.ubj")):
+    path = tmp_path / "half.ubj"
+    for start in (half, half.get_booster(), half.get_booster().copy(), path, str(path)):
         rest = XGBRegressor(**COMMON | {"n_estimators": 3}).fit(GAPS, SIGNAL, xgb_model=start)
         np.testing.assert_allclose(rest.predict(GAPS), whole.predict(GAPS), atol=1e-6)
         assert rest.get_booster().model.n_trees == 6

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammaln
-from sklearn import metrics as sklearn_metrics
 
 from fullspan.core.errors import did_you_mean
 from fullspan.estimators import losses
+from fullspan.estimators.boosting.auc import area, area_of_classes, area_of_queries
 from fullspan.estimators.boosting.objectives import Objective, RankObjective
 from fullspan.estimators.boosting.ranking import RankingGroups, dcg
 
@@ -73,21 +73,14 @@ def _tweedie(y: Array, p: Array, power: float) -> Array:
     return np.asarray(p ** (2 - power) / (2 - power) - y * p ** (1 - power) / (1 - power))
 
 
-def _auc(y: Array, p: Array, weight: Array | None, precision_recall: bool) -> float:
+def _auc(y: Array, p: Array, weight: Array | None, groups: RankingGroups | None, kind: str) -> float:
+    if groups is not None:
+        return area_of_queries(y[:, 0], p[:, 0], groups, kind == "aucpr")
     if p.shape[1] > 1 and y.shape[1] == 1:
-        if precision_recall:
-            raise ValueError("eval_metric 'aucpr' is not built for several classes")
-        return float(
-            sklearn_metrics.roc_auc_score(
-                y[:, 0], p, multi_class="ovr", average="weighted", labels=np.arange(p.shape[1])
-            )
-        )
-    if len(np.unique(y)) < 2:
-        return 0.5
-    if precision_recall:
-        precision, recall, _ = sklearn_metrics.precision_recall_curve(y[:, 0], p[:, 0], sample_weight=weight)
-        return float(sklearn_metrics.auc(recall, precision))
-    return float(sklearn_metrics.roc_auc_score(y, p, sample_weight=weight))
+        return area_of_classes(y[:, 0], p, weight, kind == "aucpr")
+    if y.shape[1] == 1:
+        return area(y[:, 0], p[:, 0], weight, kind == "aucpr")
+    return float(np.mean([area(y[:, k], p[:, k], weight, kind == "aucpr") for k in range(y.shape[1])]))
 
 
 def _ranking(
@@ -158,7 +151,7 @@ def evaluate(
         case "error":
             return _error(y, prediction, float(parameter or 0.5), weight)
         case "auc" | "aucpr":
-            return _auc(y, prediction, weight, base == "aucpr")
+            return _auc(y, prediction, weight, groups, base)
         case "quantile":
             alphas = parameters["quantile_alpha"]
             columns = [losses.Quantile(a).pointwise(y[:, 0], prediction[:, k]) for k, a in enumerate(alphas)]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from fullspan.core.errors import did_you_mean
 from fullspan.estimators import losses
-from fullspan.estimators.boosting.ranking import RankingGroups, rank_gradients
+from fullspan.estimators.boosting.ranking import PositionBias, RankingGroups, rank_gradients
 from fullspan.estimators.saving import Saveable
 
 Array = NDArray[Any]
@@ -306,6 +306,7 @@ class RankObjective(Objective):
     """
 
     groups: RankingGroups | None = None
+    _bias: PositionBias | None = None
 
     @property
     def default_metric(self) -> str:  # type: ignore[override]
@@ -344,10 +345,25 @@ class RankObjective(Objective):
             p["lambdarank_score_normalization"],
             p["ndcg_exp_gain"],
             round,
+            self._position_bias(),
         )
 
+    def _position_bias(self) -> PositionBias:
+        """The ratios of this fit; none where the rows' positions do not matter."""
+        if self._bias is None:
+            p = self.parameters
+            n_positions = 0
+            if p["lambdarank_unbiased"]:
+                assert self.groups is not None
+                largest = int(np.diff(self.groups.start).max())
+                n_positions = min(largest, 32) if p["lambdarank_pair_method"] == "mean" else self.n_pairs
+            self._bias = PositionBias(n_positions, p["lambdarank_bias_norm"])
+        return self._bias
+
     def base_score(self, y: Array, weight: Array | None) -> Array:
-        return self.stump(y, weight)
+        out = self.stump(y, weight)
+        self._bias = None
+        return out
 
 
 # The class of each objective, and its own parameters with XGBoost's defaults.
@@ -377,6 +393,8 @@ OBJECTIVES: dict[str, tuple[type[Objective], dict[str, Any]]] = {
                 "lambdarank_normalization": True,
                 "lambdarank_score_normalization": True,
                 "ndcg_exp_gain": True,
+                "lambdarank_unbiased": False,
+                "lambdarank_bias_norm": 1.0,
             },
         )
         for name in ("rank:ndcg", "rank:pairwise", "rank:map")

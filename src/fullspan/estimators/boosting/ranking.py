@@ -48,6 +48,33 @@ class RankingGroups(Saveable):
         return cls(np.concatenate([[0], np.cumsum(sizes[sizes > 0])]).astype(np.int64))
 
 
+class PositionBias(Saveable):
+    """How much likelier rows are clicked because of where they stand; rows of a query are in that order.
+
+    Parameters
+    ----------
+    n_positions : int
+        How many are told apart.
+    bias_norm : float
+        The ratios' exponent is ``1 / (1 + bias_norm)``.
+
+    References
+    ----------
+    Z. Hu et al., "Unbiased LambdaMART: an unbiased pairwise learning-to-rank algorithm", WWW 2019, equations
+    30 and 31.
+    """
+
+    def __init__(self, n_positions: int, bias_norm: float) -> None:
+        self.plus, self.minus = np.ones(n_positions), np.ones(n_positions)
+        self.bias_norm = bias_norm
+
+    def update(self, plus: NDArray[np.float64], minus: NDArray[np.float64]) -> None:
+        """New ratios from what positions explain of the loss."""
+        for ratios, explained in ((self.plus, plus), (self.minus, minus)):
+            if len(explained) and explained[0] >= 1e-16:
+                ratios[:] = (explained / explained[0]) ** (1 / (1 + self.bias_norm))
+
+
 def rank_gradients(
     kind: str,
     margin: NDArray[np.float32],
@@ -60,23 +87,27 @@ def rank_gradients(
     by_score: bool,
     exponential_gain: bool,
     round: int,
+    bias: PositionBias,
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Gradients and hessians [n_samples, 1] of all queries, whose weights average to one."""
+    """Gradients and hessians [n_samples, 1] of all queries, whose weights average to one; updates `bias`."""
     g, h = np.zeros(len(y), dtype=np.float32), np.zeros(len(y), dtype=np.float32)
     gain = np.exp2(y.astype(np.float64)) - 1 if exponential_gain else y.astype(np.float64)
     scale = 1.0 if weight is None else groups.n_groups / float(np.sum(weight, dtype=np.float64))
+    plus, minus = np.zeros(len(bias.plus)), np.zeros(len(bias.minus))
+    ranks = np.empty(0, dtype=np.int64)
     for k in range(groups.n_groups):
         rows = slice(int(groups.start[k]), int(groups.start[k + 1]))
         order = np.argsort(-margin[rows], kind="stable")
         ideal = dcg(np.sort(gain[rows])[::-1], len(order) if mean else n_pairs)
-        partners = np.empty((0, len(order)), dtype=np.int64)
         if mean:
-            partners = _partners(y[rows][order], n_pairs, np.random.default_rng([round, k]))
+            ranks = np.argsort(-y[rows][order], kind="stable")
         query_gradients(
             _KINDS[kind], margin[rows], y[rows], gain[rows], order, 1 / ideal if ideal > 0 else 0.0, n_pairs,
-            partners, normalise, by_score, (1.0 if weight is None else float(weight[k])) * scale,
+            ranks, (round + 1) * groups.n_groups + k, normalise, by_score,
+            (1.0 if weight is None else float(weight[k])) * scale, bias.plus, bias.minus, plus, minus,
             g[rows], h[rows],
         )  # fmt: skip
+    bias.update(plus, minus)
     return g[:, None], h[:, None]
 
 
@@ -84,13 +115,3 @@ def dcg(gains: NDArray[np.float64], most: int) -> float:
     """Discounted cumulative gain of gains in the order of a ranking."""
     gains = gains[:most]
     return float(np.sum(gains / np.log2(np.arange(len(gains)) + 2.0)))
-
-
-def _partners(y: NDArray[np.float32], n_pairs: int, random: np.random.Generator) -> NDArray[np.int64]:
-    """For each rank, ranks of rows with another relevance, at random; -1 where there is none."""
-    out = np.full((n_pairs, len(y)), -1, dtype=np.int64)
-    for value in np.unique(y):
-        mine, others = np.flatnonzero(y == value), np.flatnonzero(y != value)
-        if len(others):
-            out[:, mine] = random.choice(others, (n_pairs, len(mine)))
-    return out
