@@ -4,193 +4,31 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import itertools
-import warnings
+import functools
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from numbers import Integral, Real
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar
 
 import numpy as np
 from scipy.special import softmax
-from sklearn.base import ClassifierMixin, RegressorMixin, _fit_context, clone, is_regressor
+from sklearn.base import ClassifierMixin, RegressorMixin, clone
 from sklearn.metrics import accuracy_score, r2_score
-from sklearn.utils import _safe_indexing, check_random_state
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
-from sklearn.utils.metadata_routing import _raise_for_unsupported_routing, _RoutingNotSupportedMixin
-from sklearn.utils.validation import (
-    _check_sample_weight,
-    _num_samples,
-    check_is_fitted,
-    check_non_negative,
-    has_fit_parameter,
-    validate_data,
-)
+from sklearn.utils import _safe_indexing
+from sklearn.utils._param_validation import StrOptions
+from sklearn.utils.validation import _num_samples, check_is_fitted, has_fit_parameter
 
-from fullspan.core.device import usable_cores
+from fullspan.estimators._adaboost_base import LEAST_WEIGHT, AdaBoost, Round
+from fullspan.estimators._adaboost_votes import all_votes, staged_votes, weighted_median
 from fullspan.estimators._stump_kernels import reweight, reweight_wrong, weighted_error
-from fullspan.estimators.combining import LARGEST_SEED, Repeated
+from fullspan.estimators.combining import LARGEST_SEED
 from fullspan.estimators.stumps import Stumps
 from fullspan.estimators.tree.cart import DecisionTreeClassifier, DecisionTreeRegressor
+from fullspan.estimators.tree.sharing import SharedRows
 
-_WORTH_THREADS = 5_000  # rows
-_LEAST_WEIGHT = np.finfo(np.float64).eps
 # Fits a new copy to weighted rows; returns it with what the loss needs to know of its predictions.
 _FitCopy = Callable[[np.ndarray], tuple[Any, np.ndarray]]
 
 
-class _Round(NamedTuple):
-    """What one estimator changes."""
-
-    estimator_weight: float
-    error: float
-    reweight: Callable[[np.ndarray], bool]  # changes the rows' weights in place, False if they overflow
-
-
-class _AdaBoost(_RoutingNotSupportedMixin, Repeated):  # type: ignore[misc]
-    """The loop of rounds; subclasses say what an error is."""
-
-    _parameter_constraints: ClassVar[dict[str, Any]] = {
-        "estimator": [HasMethods(["fit", "predict"]), None],
-        "n_estimators": [Interval(Integral, 1, None, closed="left")],
-        "learning_rate": [Interval(Real, 0, None, closed="neither")],
-        "random_state": ["random_state"],
-    }
-
-    @_fit_context(prefer_skip_nested_validation=False)  # type: ignore[untyped-decorator]
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Fit the estimators, one after the other.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-        y : array-like of shape (n_samples,)
-        sample_weight : array-like of shape (n_samples,), optional
-            Weights to begin with; equal ones by default.
-
-        Returns
-        -------
-        self
-        """
-        _raise_for_unsupported_routing(self, "fit", sample_weight=sample_weight)
-        X, y = validate_data(
-            self,
-            X,
-            y,
-            accept_sparse=["csr", "csc"],
-            allow_nd=True,
-            dtype=None,
-            y_numeric=is_regressor(self),
-        )
-        weights = self._first_weights(X, sample_weight)
-        self.estimator_ = self._estimator_or_default()
-        self._check_estimator()
-        self.estimators_: list[Any] = []
-        self.estimator_weights_ = np.zeros(self.n_estimators)
-        self.estimator_errors_ = np.ones(self.n_estimators)
-        generator = check_random_state(self.random_state)
-        with self._fitting(X, y, weights > 0, generator) as fit_copy:
-            for index in range(self.n_estimators):
-                estimator, outcome = fit_copy(weights)
-                self.estimators_.append(estimator)
-                done = self._judge(weights, outcome)
-                if done is None:
-                    self._drop_last()
-                    break
-                self.estimator_weights_[index] = done.estimator_weight
-                self.estimator_errors_[index] = done.error
-                if done.error == 0 or index == self.n_estimators - 1:
-                    break
-                if not done.reweight(weights):
-                    warnings.warn(
-                        f"Sample weights have reached infinite values, at iteration {index}, causing "
-                        "overflow. Iterations stopped. Try lowering the learning rate.",
-                        stacklevel=3,
-                    )
-                    break
-        return self
-
-    def _first_weights(self, X: Any, sample_weight: Any) -> np.ndarray:
-        weights = _check_sample_weight(sample_weight, X, dtype=np.float64, copy=True)
-        check_non_negative(weights, "`sample_weight`")
-        reweight(weights, np.ones(len(weights)), _LEAST_WEIGHT)
-        return np.asarray(weights)
-
-    def staged_sample_weights(self, X: Any, y: Any, sample_weight: Any = None) -> Iterator[np.ndarray]:
-        """The rows' weights that each estimator was fitted with, worked out anew from the fitted estimators.
-
-        Parameters
-        ----------
-        X, y, sample_weight
-            What `fit` was given.
-
-        Yields
-        ------
-        ndarray of shape (n_samples,)
-            Weights that sum to one (but for those raised to the least weight).
-        """
-        check_is_fitted(self)
-        X = self._checked(X)
-        weights = self._first_weights(X, sample_weight)
-        for estimator in self.estimators_:
-            yield weights.copy()
-            done = self._judge(weights, self._outcome(estimator, X, np.asarray(y)))
-            if done is None or not done.reweight(weights):
-                return
-
-    def _checked(self, X: Any) -> Any:
-        return validate_data(
-            self, X, accept_sparse=["csr", "csc"], ensure_2d=True, allow_nd=True, dtype=None, reset=False
-        )
-
-    def _ready(self, X: Any) -> tuple[Any, bool]:
-        """Checked rows, and whether they are as fullspan's trees take them without a further look."""
-        X = self._checked(X)
-        if isinstance(self.estimator_, DecisionTreeClassifier | DecisionTreeRegressor):
-            return self.estimators_[0]._validate_X_predict(X, check_input=True), True
-        return X, False
-
-    def staged_score(self, X: Any, y: Any, sample_weight: Any = None) -> Iterator[float]:
-        """The score after each round.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-        y : array-like of shape (n_samples,)
-        sample_weight : array-like of shape (n_samples,), optional
-
-        Yields
-        ------
-        float
-            Accuracy of a classifier, R² of a regressor.
-        """
-        X = self._checked(X)
-        for predicted in self.staged_predict(X):
-            yield self._score_of(y, predicted, sample_weight)
-
-    @property
-    def feature_importances_(self) -> np.ndarray:
-        """Mean of the estimators' importances, weighted as the estimators are: (n_features,)."""
-        if not getattr(self, "estimators_", None):
-            raise ValueError("Estimator not fitted, call `fit` before `feature_importances_`.")
-        try:
-            importances = [estimator.feature_importances_ for estimator in self.estimators_]
-        except AttributeError as error:
-            raise AttributeError(
-                "Unable to compute feature importances since estimator does not have a "
-                "feature_importances_ attribute"
-            ) from error
-        weights = self.estimator_weights_
-        total = sum(w * each for w, each in zip(weights, importances, strict=False))
-        return np.asarray(total / weights.sum())
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.sparse = True
-        return tags
-
-
-class AdaBoostClassifier(ClassifierMixin, _AdaBoost):  # type: ignore[misc]
+class AdaBoostClassifier(ClassifierMixin, AdaBoost):  # type: ignore[misc]
     """Classifiers that are each fitted with more weight on what those before got wrong, and vote (SAMME).
 
     Equal to scikit-learn's for the same `random_state`, given equal estimators. Stumps for two classes, the
@@ -272,6 +110,7 @@ class AdaBoostClassifier(ClassifierMixin, _AdaBoost):  # type: ignore[misc]
         self, X: Any, y: np.ndarray, used: np.ndarray, generator: np.random.RandomState
     ) -> Iterator[_FitCopy]:
         stumps = Stumps.ready_for(self.estimator_, X, y, used)
+        shared_rows = functools.cache(lambda: SharedRows.ready_for(self.estimator_, X, y))
         first = clone(self.estimator_)
 
         def plain_copy(generator: np.random.RandomState) -> Any:
@@ -283,7 +122,10 @@ class AdaBoostClassifier(ClassifierMixin, _AdaBoost):  # type: ignore[misc]
         def fit_copy(weights: np.ndarray) -> tuple[Any, np.ndarray]:
             estimator = self._copy(generator) if stumps is None else plain_copy(generator)
             wrong = None if stumps is None else stumps.fit(estimator, weights)
-            if wrong is None:
+            if wrong is None and (shared := shared_rows()) is not None:
+                shared.fit(estimator, weights)
+                wrong = estimator.predict(shared.rows, check_input=False) != y
+            elif wrong is None:
                 estimator.fit(X, y, sample_weight=weights)
                 wrong = self._outcome(estimator, X, y)
             if not self.estimators_:
@@ -297,19 +139,19 @@ class AdaBoostClassifier(ClassifierMixin, _AdaBoost):  # type: ignore[misc]
     def _outcome(self, estimator: Any, X: Any, y: np.ndarray) -> np.ndarray:
         return np.asarray(estimator.predict(X) != y)
 
-    def _judge(self, weights: np.ndarray, wrong: np.ndarray) -> _Round | None:
+    def _judge(self, weights: np.ndarray, wrong: np.ndarray) -> Round | None:
         chance = 1.0 - 1.0 / self.n_classes_
         error = float(weighted_error(weights, wrong))
         if abs(error - chance) < 1e-9:  # the last bit decides: sum as scikit-learn does
             error = float(np.average(wrong, weights=weights))
         if error <= 0:
-            return _Round(1.0, 0.0, lambda weights: True)
+            return Round(1.0, 0.0, lambda weights: True)
         if error >= chance:
             return None
         weight = self.learning_rate * (np.log((1.0 - error) / error) + np.log(self.n_classes_ - 1.0))
         with np.errstate(over="ignore"):
             factor = float(np.exp(weight))
-        return _Round(weight, error, lambda weights: reweight_wrong(weights, wrong, factor, _LEAST_WEIGHT))
+        return Round(weight, error, lambda weights: reweight_wrong(weights, wrong, factor, LEAST_WEIGHT))
 
     def _drop_last(self) -> None:
         self.estimators_.pop()
@@ -320,24 +162,6 @@ class AdaBoostClassifier(ClassifierMixin, _AdaBoost):  # type: ignore[misc]
 
     def _score_of(self, y: Any, predicted: np.ndarray, sample_weight: Any) -> float:
         return float(accuracy_score(y, predicted, sample_weight=sample_weight))
-
-    def _votes(self, X: Any) -> Iterator[np.ndarray]:
-        """Sums of votes for rows that are ready, after each round, in one array: [n_samples, n_classes]."""
-        votes = np.zeros((_num_samples(X), self.n_classes_))
-        for estimator, weight in zip(self.estimators_, self.estimator_weights_, strict=False):
-            against = -weight / (self.n_classes_ - 1)
-            if isinstance(estimator, DecisionTreeClassifier):  # votes by node
-                says = estimator.tree_.value[:, 0].argmax(axis=1)
-                by_node = np.where(says[:, None] == np.arange(self.n_classes_), weight, against)
-                votes += by_node.take(estimator.tree_.apply(X), axis=0)
-            else:
-                votes += np.where(estimator.predict(X)[:, None] == self.classes_, weight, against)
-            yield votes
-
-    def _all_votes(self, X: Any) -> np.ndarray:
-        for votes in self._votes(X):
-            last = votes
-        return last
 
     def _decision(self, votes: np.ndarray, total: float) -> np.ndarray:
         scores = votes / total
@@ -359,14 +183,7 @@ class AdaBoostClassifier(ClassifierMixin, _AdaBoost):  # type: ignore[misc]
         if self.n_classes_ == 1:
             return np.zeros((_num_samples(self._checked(X)), 1))
         X, is_for_trees = self._ready(X)
-        if is_for_trees and X.shape[0] > _WORTH_THREADS:
-            n_threads = usable_cores()
-            cuts = np.linspace(0, X.shape[0], n_threads + 1).astype(np.int64)
-            blocks = [X[start:end] for start, end in itertools.pairwise(cuts)]
-            with ThreadPoolExecutor(n_threads) as pool:
-                votes = np.concatenate(list(pool.map(self._all_votes, blocks)))
-        else:
-            votes = self._all_votes(X)
+        votes = all_votes(self.estimators_, self.estimator_weights_, self.classes_, X, in_blocks=is_for_trees)
         return self._decision(votes, self.estimator_weights_.sum())
 
     def staged_decision_function(self, X: Any) -> Iterator[np.ndarray]:
@@ -382,39 +199,20 @@ class AdaBoostClassifier(ClassifierMixin, _AdaBoost):  # type: ignore[misc]
         """
         check_is_fitted(self)
         X, _ = self._ready(X)
-        for votes, total in zip(self._votes(X), np.cumsum(self.estimator_weights_), strict=False):
+        weights = self.estimator_weights_
+        staged = staged_votes(self.estimators_, weights, self.classes_, X)
+        for votes, total in zip(staged, np.cumsum(weights), strict=False):
             yield self._decision(votes, total)
 
     def _labels(self, scores: np.ndarray) -> np.ndarray:
         codes = scores > 0 if self.n_classes_ == 2 else scores.argmax(axis=1)
         return np.asarray(self.classes_.take(codes, axis=0))
 
-    def predict(self, X: Any) -> np.ndarray:
-        """The label with most votes.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-
-        Returns
-        -------
-        ndarray of shape (n_samples,)
-        """
+    def _predict(self, X: Any) -> np.ndarray:
         return self._labels(self.decision_function(X))
 
-    def staged_predict(self, X: Any) -> Iterator[np.ndarray]:
-        """`predict` after each round.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-
-        Yields
-        ------
-        ndarray of shape (n_samples,)
-        """
-        for scores in self.staged_decision_function(X):
-            yield self._labels(scores)
+    def _staged_predict(self, X: Any) -> Iterator[np.ndarray]:
+        return (self._labels(scores) for scores in self.staged_decision_function(X))
 
     def _probabilities(self, scores: np.ndarray) -> np.ndarray:
         """Equation 15 of Zhu et al."""
@@ -464,7 +262,7 @@ class AdaBoostClassifier(ClassifierMixin, _AdaBoost):  # type: ignore[misc]
         return np.asarray(np.log(self.predict_proba(X)))
 
 
-class AdaBoostRegressor(RegressorMixin, _AdaBoost):  # type: ignore[misc]
+class AdaBoostRegressor(RegressorMixin, AdaBoost):  # type: ignore[misc]
     """Regressors fitted to rows drawn with more weight on what those before missed most (AdaBoost.R2).
 
     The prediction is the weighted median. Equal to scikit-learn's for the same `random_state`, given equal
@@ -516,7 +314,7 @@ class AdaBoostRegressor(RegressorMixin, _AdaBoost):  # type: ignore[misc]
     """
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
-        **_AdaBoost._parameter_constraints,
+        **AdaBoost._parameter_constraints,
         "loss": [StrOptions({"linear", "square", "exponential"})],
     }
 
@@ -558,19 +356,19 @@ class AdaBoostRegressor(RegressorMixin, _AdaBoost):  # type: ignore[misc]
     def _outcome(self, estimator: Any, X: Any, y: np.ndarray) -> np.ndarray:
         return np.asarray(np.abs(estimator.predict(X) - y))
 
-    def _judge(self, weights: np.ndarray, misses: np.ndarray) -> _Round | None:
+    def _judge(self, weights: np.ndarray, misses: np.ndarray) -> Round | None:
         losses = self._losses(misses, misses[weights > 0].max())
         error = float((weights * losses).sum())
         if error <= 0:
-            return _Round(1.0, 0.0, lambda weights: True)
+            return Round(1.0, 0.0, lambda weights: True)
         if error >= 0.5:
             return None
         beta = error / (1.0 - error)
         factors = beta ** ((1.0 - losses) * self.learning_rate)
-        return _Round(
+        return Round(
             self.learning_rate * np.log(1.0 / beta),
             error,
-            lambda weights: reweight(weights, factors, _LEAST_WEIGHT),
+            lambda weights: reweight(weights, factors, LEAST_WEIGHT),
         )
 
     def _losses(self, misses: np.ndarray, largest: float) -> np.ndarray:
@@ -596,40 +394,10 @@ class AdaBoostRegressor(RegressorMixin, _AdaBoost):  # type: ignore[misc]
             return np.array([each.predict(X, check_input=False) for each in self.estimators_]).T
         return np.array([estimator.predict(X) for estimator in self.estimators_]).T
 
-    def _median(self, predictions: np.ndarray) -> np.ndarray:
-        """Each row's weighted median of predictions: the first that half of the weight does not exceed."""
-        order = np.argsort(predictions, axis=1)
-        reached = np.cumsum(self.estimator_weights_[order], axis=1)
-        middle = (reached >= 0.5 * reached[:, -1:]).argmax(axis=1)
-        rows = np.arange(len(predictions))
-        return np.asarray(predictions[rows, order[rows, middle]])
+    def _predict(self, X: Any) -> np.ndarray:
+        return weighted_median(self._predictions(X), self.estimator_weights_)
 
-    def predict(self, X: Any) -> np.ndarray:
-        """Weighted median of the estimators' predictions.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-
-        Returns
-        -------
-        ndarray of shape (n_samples,)
-        """
-        check_is_fitted(self)
-        return self._median(self._predictions(X))
-
-    def staged_predict(self, X: Any) -> Iterator[np.ndarray]:
-        """`predict` after each round.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-
-        Yields
-        ------
-        ndarray of shape (n_samples,)
-        """
-        check_is_fitted(self)
+    def _staged_predict(self, X: Any) -> Iterator[np.ndarray]:
         predictions = self._predictions(X)
         for count in range(1, len(self.estimators_) + 1):
-            yield self._median(predictions[:, :count])
+            yield weighted_median(predictions[:, :count], self.estimator_weights_)

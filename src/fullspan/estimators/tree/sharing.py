@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, Self
 
 import numpy as np
@@ -29,6 +30,11 @@ class SharedRows:
     def __init__(self, X: Any, y: NDArray[Any], presorted: bool) -> None:
         self.X, self.y = X, y
         self.columns = columns_of(X, presorted=presorted)
+
+    @functools.cached_property
+    def rows(self) -> Any:
+        """X as the trees' `predict` takes it without a further look."""
+        return self.X.tocsr() if sp.issparse(self.X) else np.ascontiguousarray(self.X)
 
     @classmethod
     def ready_for(cls, estimator: Any, X: Any, y: Any, n_features: int | None = None) -> Self | None:
