@@ -217,7 +217,7 @@ class Booster(Saveable):
 
     def save_config(self) -> str:
         """Parameters and numbers of the model as JSON, in XGBoost's arrangement."""
-        return json.dumps(booster_config(self.content, self.parameters))
+        return json.dumps(booster_config(self.content, self.parameters), default=xgboost_writer.as_list)
 
     def copy(self) -> Booster:
         """A copy that shares nothing with this one."""

@@ -145,7 +145,8 @@ def _json(tree: _Tree, node: int = 0, depth: int = 0) -> str:
         parts.append(f'"split_condition": {tree.threshold(node)}')
     parts += [f'"yes": {yes}', f'"no": {no}']
     if tree.feature(node).kind != "i":
-        parts.append(f'"missing": {tree.missing(node)} ')
+        parts.append(f'"missing": {tree.missing(node)}')
+    parts[-1] += " "
     if tree.stats:
         parts += [f'"gain": {tree.gain(node)}', f'"cover": {tree.cover(node)}']
     below = ", \n".join(_json(tree, child, depth + 1) for child in tree.children(node))

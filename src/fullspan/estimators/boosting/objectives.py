@@ -345,17 +345,16 @@ class RankObjective(Objective):
             p["lambdarank_score_normalization"],
             p["ndcg_exp_gain"],
             round,
-            self._position_bias(),
+            self.position_bias(),
         )
 
-    def _position_bias(self) -> PositionBias:
+    def position_bias(self) -> PositionBias:
         """The ratios of this fit; none where the rows' positions do not matter."""
         if self._bias is None:
             p = self.parameters
             n_positions = 0
             if p["lambdarank_unbiased"]:
-                assert self.groups is not None
-                largest = int(np.diff(self.groups.start).max())
+                largest = 32 if self.groups is None else int(np.diff(self.groups.start).max())
                 n_positions = min(largest, 32) if p["lambdarank_pair_method"] == "mean" else self.n_pairs
             self._bias = PositionBias(n_positions, p["lambdarank_bias_norm"])
         return self._bias

@@ -14,7 +14,7 @@ from fullspan.core.files import replacing
 from fullspan.estimators.boosting import ubjson
 from fullspan.estimators.boosting.ensemble import TreeEnsemble
 from fullspan.estimators.boosting.linear import LinearModel
-from fullspan.estimators.boosting.objectives import Objective
+from fullspan.estimators.boosting.objectives import Objective, RankObjective
 from fullspan.estimators.boosting.xgboost_format import NO_LIMIT, PARAMETER_GROUPS, VERSION, Content
 
 Array = NDArray[Any]
@@ -64,7 +64,7 @@ def encode(content: Content, form: str) -> bytes:
     document = {"learner": learner, "version": VERSION}
     if form == "ubj":
         return ubjson.encode(document)
-    return json.dumps(document, default=_as_list).encode()
+    return json.dumps(document, default=as_list).encode()
 
 
 def learner_parameters(content: Content) -> dict[str, str]:
@@ -79,7 +79,8 @@ def learner_parameters(content: Content) -> dict[str, str]:
     }
 
 
-def _as_list(value: Any) -> Any:
+def as_list(value: Any) -> Any:
+    """An array as JSON."""
     if value.dtype == np.float32:
         # The shortest digits that give the same float32.
         return [float(str(v)) for v in value]
@@ -114,6 +115,9 @@ def described(objective: Objective) -> dict[str, Any]:
     if objective.name.startswith("multi:"):
         texts["num_class"] = str(objective.n_outputs)
     out[group] = texts
+    if isinstance(objective, RankObjective) and objective.parameters["lambdarank_unbiased"]:
+        bias = objective.position_bias()
+        out["ti+"], out["tj-"] = bias.plus.astype(np.float32), bias.minus.astype(np.float32)
     return out
 
 
