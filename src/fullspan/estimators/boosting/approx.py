@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fullspan.estimators.binning import Binner
+from fullspan.estimators.boosting.feature_sampling import WeightedPlan
 from fullspan.estimators.boosting.hist import GrowConfig, HistGrower, TreeArrays
 
 
@@ -20,6 +21,7 @@ class ApproxGrower:
     X : float32 array of shape (n_samples, n_features)
     max_bins : int
     categorical : bool array of shape (n_features,)
+    feature_weights : float64 array of shape (n_features,), optional
 
     References
     ----------
@@ -27,8 +29,14 @@ class ApproxGrower:
     """
 
     def __init__(
-        self, config: GrowConfig, X: NDArray[np.float32], max_bins: int, categorical: NDArray[np.bool_]
+        self,
+        config: GrowConfig,
+        X: NDArray[np.float32],
+        max_bins: int,
+        categorical: NDArray[np.bool_],
+        feature_weights: NDArray[np.float64] | None = None,
     ) -> None:
+        self.feature_weights = feature_weights
         self.config, self.X, self.max_bins, self.categorical = config, X, max_bins, categorical
 
     def grow(
@@ -40,4 +48,6 @@ class ApproxGrower:
             self.X, self.max_bins, weight, self.categorical, self.config.n_threads, self.config.seed
         )
         with HistGrower(self.config, binner, self.X) as grower:
+            if self.feature_weights is not None:
+                grower.plan = WeightedPlan(self.config, binner, self.feature_weights)
             return grower.grow(g, h, round)

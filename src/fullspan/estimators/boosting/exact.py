@@ -24,6 +24,7 @@ from fullspan.estimators.boosting._exact_kernels import (
     weights_and_gains,
 )
 from fullspan.estimators.boosting.ensemble import TreeEnsemble
+from fullspan.estimators.boosting.feature_sampling import drawn
 
 if TYPE_CHECKING:
     from fullspan.estimators.boosting.hist import GrowConfig
@@ -39,14 +40,18 @@ class ExactGrower:
     config : GrowConfig
     X : float32 array or sparse matrix of shape (n_samples, n_features)
         NaN is missing; so is what a sparse matrix does not hold.
+    feature_weights : float64 array of shape (n_features,), optional
+        Chances of the features where only some are drawn.
 
     References
     ----------
     T. Chen, C. Guestrin, "XGBoost: a scalable tree boosting system", KDD 2016.
     """
 
-    def __init__(self, config: GrowConfig, X: Any) -> None:
-        self.config = config
+    def __init__(
+        self, config: GrowConfig, X: Any, feature_weights: NDArray[np.float64] | None = None
+    ) -> None:
+        self.config, self.feature_weights = config, feature_weights
         self.n, self.n_features = X.shape
         self.columns = [_sorted_column(*column) for column in _columns(X)]
         self.n_threads = config.n_threads or usable_cores()
@@ -174,7 +179,7 @@ class _Growth:
         self.monotone = np.zeros(grower.n_features, np.int8)
         if monotone is not None:
             self.monotone[:] = monotone
-        self.tree_features = _sample(random, np.arange(grower.n_features), grower.config.colsample_bytree)
+        self.tree_features = self._drawn(np.arange(grower.n_features), grower.config.colsample_bytree)
         self.regularisation = (
             float(grower.config.reg_lambda),
             float(grower.config.reg_alpha),
@@ -266,13 +271,16 @@ class _Growth:
         pick = (best, np.arange(n_slots))
         return gain[pick], features[best].astype(np.int32), threshold[pick], default_left[pick]
 
+    def _drawn(self, features: NDArray[np.int64], share: float) -> NDArray[np.int64]:
+        return drawn(self.random, features, share, self.grower.feature_weights)
+
     def _allowed(self, paths: Sequence[frozenset[int]]) -> NDArray[np.bool_]:
         """Which features each slot may be split by [n_features, n_slots]."""
         config = self.config
-        at_level = _sample(self.random, self.tree_features, config.colsample_bylevel)
+        at_level = self._drawn(self.tree_features, config.colsample_bylevel)
         out = np.zeros((self.grower.n_features, len(paths)), dtype=np.bool_)
         for s, path in enumerate(paths):
-            out[_sample(self.random, at_level, config.colsample_bynode), s] = True
+            out[self._drawn(at_level, config.colsample_bynode), s] = True
             if config.interactions is not None and path:
                 together = set(path).union(*(one for one in config.interactions if path <= set(one)))
                 others = np.ones(self.grower.n_features, dtype=bool)
@@ -326,9 +334,3 @@ def _sorted_column(
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     order = np.argsort(values, kind="stable")
     return rows[order].astype(np.int32), np.ascontiguousarray(values[order], np.float32)
-
-
-def _sample(random: np.random.Generator, features: NDArray[np.int64], share: float) -> NDArray[np.int64]:
-    if share >= 1:
-        return features
-    return np.sort(random.choice(features, max(1, int(share * len(features))), replace=False))

@@ -33,6 +33,7 @@ class Settings:
     shuffle: bool
     dropout: Dropout
     config: GrowConfig
+    feature_weights: NDArray[np.float64] | None
 
 
 def _or(value: Any, default: Any) -> Any:
@@ -95,6 +96,7 @@ def settings_of(e: Any, n_features: int, names: Sequence[str] | None) -> Setting
             _or(e.normalize_type, "tree"),
         ),
         config=config,
+        feature_weights=e.feature_weights,
     )
 
 
@@ -139,8 +141,6 @@ def _refuse_contradictions(e: Any, booster: str, tree_method: str, grow_policy: 
         raise ValueError(f"multi_strategy={e.multi_strategy!r} is not built, only 'one_output_per_tree' is")
     if _or(e.device, "cpu") != "cpu":
         raise ValueError(f"device={e.device!r} is not built, only 'cpu' is")
-    if e.feature_weights is not None:
-        raise ValueError("feature_weights is not built: columns are sampled with equal chances")
 
 
 def _index(feature: Any, n_features: int, names: Sequence[str] | None, parameter: str) -> int:

@@ -14,6 +14,7 @@ from fullspan.estimators.boosting._data import Rows
 from fullspan.estimators.boosting.approx import ApproxGrower
 from fullspan.estimators.boosting.ensemble import TreeEnsemble, densified
 from fullspan.estimators.boosting.exact import ExactGrower
+from fullspan.estimators.boosting.feature_sampling import WeightedPlan
 from fullspan.estimators.boosting.hist import HistGrower
 from fullspan.estimators.boosting.objectives import Objective, residual_quantile
 from fullspan.estimators.boosting.settings import Settings, sampled
@@ -203,18 +204,22 @@ class _Closing:
 
 def _grower(settings: Settings, rows: Rows) -> Any:
     if settings.tree_method == "exact":
-        return _Closing(ExactGrower(settings.config, rows.X))
+        return _Closing(ExactGrower(settings.config, rows.X, settings.feature_weights))
     dense = rows.X if isinstance(rows.X, np.ndarray) else densified(rows.X)
     categorical = np.zeros(dense.shape[1], bool) if rows.categorical is None else rows.categorical
+    weights = settings.feature_weights
     if settings.tree_method == "approx":
-        return _Closing(ApproxGrower(settings.config, dense, settings.max_bins, categorical))
+        return _Closing(ApproxGrower(settings.config, dense, settings.max_bins, categorical, weights))
     weight = rows.weight
     if weight is not None and rows.groups is not None:
         weight = np.repeat(weight, np.diff(rows.groups.start))
     binner = Binner.fit(
         dense, settings.max_bins, weight, categorical, settings.config.n_threads, settings.config.seed
     )
-    return HistGrower(settings.config, binner, dense)
+    grower = HistGrower(settings.config, binner, dense)
+    if weights is not None:
+        grower.plan = WeightedPlan(settings.config, binner, weights)
+    return grower
 
 
 def _as_ensemble(grown: Any, n_features: int, n_groups: int, group: int, base_score: Array) -> TreeEnsemble:

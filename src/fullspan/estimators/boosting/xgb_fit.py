@@ -293,7 +293,7 @@ def _without_best(texts: dict[str, str]) -> dict[str, str]:
 def plain_parameters(estimator: XGBParameters) -> dict[str, Any]:
     """Parameters that can be kept with a model: no functions."""
     parameters = estimator.get_xgb_params()
-    metric = parameters["eval_metric"]
+    metric = parameters.get("eval_metric")
     if isinstance(metric, list):
         parameters["eval_metric"] = [one for one in metric if isinstance(one, str)]
     return parameters
