@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 
-from fullspan.core.errors import CheckpointError
+from fullspan.core.errors import CheckpointError, DataError
 from fullspan.estimators import XGBClassifier, XGBRanker, XGBRegressor
 
 X = np.random.default_rng(0).normal(size=(40, 3))
@@ -53,7 +53,7 @@ CLASS = (Y > 0).astype(int)
         # What is not built.
         ({"multi_strategy": "multi_output_tree"}, "multi_strategy"),
         ({"device": "cuda"}, "device"),
-        ({"feature_weights": [1, 1, 1]}, "feature_weights"),
+        ({"feature_weights": [1, -1, 1]}, "feature_weights"),
     ],
     ids=lambda v: "-".join(v) if isinstance(v, dict) else "",
 )
@@ -240,3 +240,9 @@ def test_sparse_input_is_not_changed() -> None:
     XGBRegressor(n_estimators=2, missing=held.data[0]).fit(held, Y)
     XGBRegressor(n_estimators=2, booster="gblinear").fit(held, Y)
     assert (held != before).nnz == 0
+
+
+def test_sparse_input_larger_than_the_memory() -> None:
+    wide = sp.csr_matrix((400_000, 2**21), dtype=np.float32)
+    with pytest.raises(DataError, match="GB when it is not sparse"):
+        XGBRegressor(n_estimators=1).fit(wide, np.arange(400_000.0))

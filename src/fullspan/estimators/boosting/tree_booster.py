@@ -7,8 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import psutil
 from numpy.typing import NDArray
 
+from fullspan.core.errors import DataError
 from fullspan.estimators.binning import Binner
 from fullspan.estimators.boosting._data import Rows
 from fullspan.estimators.boosting.approx import ApproxGrower
@@ -205,7 +207,7 @@ class _Closing:
 def _grower(settings: Settings, rows: Rows) -> Any:
     if settings.tree_method == "exact":
         return _Closing(ExactGrower(settings.config, rows.X, settings.feature_weights))
-    dense = rows.X if isinstance(rows.X, np.ndarray) else densified(rows.X)
+    dense = rows.X if isinstance(rows.X, np.ndarray) else _dense(rows.X)
     categorical = np.zeros(dense.shape[1], bool) if rows.categorical is None else rows.categorical
     weights = settings.feature_weights
     if settings.tree_method == "approx":
@@ -220,6 +222,23 @@ def _grower(settings: Settings, rows: Rows) -> Any:
     if weights is not None:
         grower.plan = WeightedPlan(settings.config, binner, weights)
     return grower
+
+
+def _dense(X: Any) -> NDArray[np.float32]:
+    """A sparse matrix as an array, which is given up again when it has been put into bins.
+
+    Raises
+    ------
+    DataError
+        If it does not fit into the memory.
+    """
+    needed, free = 4 * X.shape[0] * X.shape[1], psutil.virtual_memory().available
+    if needed > free:
+        raise DataError(
+            f"X takes {needed / 2**30:.1f} GB when it is not sparse, {free / 2**30:.1f} are free",
+            "tree_method='exact' leaves it sparse",
+        )
+    return densified(X)
 
 
 def _as_ensemble(grown: Any, n_features: int, n_groups: int, group: int, base_score: Array) -> TreeEnsemble:

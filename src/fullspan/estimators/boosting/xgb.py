@@ -53,7 +53,8 @@ class XGBModel(XGBBase):
         Parameters
         ----------
         X : array-like, sparse matrix or DataFrame of shape (n_samples, n_features)
-            `missing` (NaN) is a missing value, as is what a sparse matrix does not hold.
+            `missing` (NaN) is a missing value, as is what a sparse matrix does not hold. tree_method="hist"
+            and "approx" make sparse matrices dense, with 4 bytes for each value.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
         sample_weight : array-like of shape (n_samples,), optional
         base_margin : array-like of shape (n_samples,) or (n_samples, n_outputs), optional

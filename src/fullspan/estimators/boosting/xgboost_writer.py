@@ -225,7 +225,7 @@ def _encoded(content: Content) -> dict[str, Any]:
             continue
         sizes.append(len(values))
         order.append(np.argsort(values, kind="stable"))
-        if values.dtype.kind in "iu":
+        if values.dtype.kind in "iub":  # yes and no are 1 and 0, as they are to a lookup
             columns.append({"type": 15, "values": values.astype(np.int64)})
         elif values.dtype.kind == "f":
             columns.append({"type": 8, "values": values.astype(np.float64)})
