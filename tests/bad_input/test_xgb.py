@@ -51,7 +51,8 @@ CLASS = (Y > 0).astype(int)
         ({"feature_types": ["q", "c", "q"]}, "enable_categorical"),
         ({"feature_types": ["q", "x", "q"]}, "feature_types"),
         # What is not built.
-        ({"multi_strategy": "multi_output_tree"}, "multi_strategy"),
+        ({"multi_strategy": "multi_output_tree", "tree_method": "exact"}, "multi_strategy.*exact"),
+        ({"multi_strategy": "multi_output_tree", "monotone_constraints": "(1)"}, "monotone_constraints"),
         ({"device": "cuda"}, "device"),
         ({"feature_weights": [1, -1, 1]}, "feature_weights"),
     ],

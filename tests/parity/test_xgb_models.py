@@ -40,6 +40,12 @@ CATEGORICAL = {"enable_categorical": True, "n_estimators": 5}
 PEERS: dict[str, tuple[Any, dict[str, Any], Any, Any]] = {
     "squared": (xgboost.XGBRegressor, {"n_estimators": 5}, X, SIGNAL),
     "outputs": (xgboost.XGBRegressor, {"n_estimators": 3}, X, np.column_stack([SIGNAL, -SIGNAL])),
+    "vectors": (
+        xgboost.XGBRegressor,
+        {"n_estimators": 3, "multi_strategy": "multi_output_tree"},
+        X,
+        np.column_stack([SIGNAL, -SIGNAL]),
+    ),
     "binary": (xgboost.XGBClassifier, {"n_estimators": 4}, X, SIGNAL > 0),
     "classes": (xgboost.XGBClassifier, {"n_estimators": 3, "num_parallel_tree": 2}, X, CLASSES),
     "dart": (xgboost.XGBRegressor, {"booster": "dart", "rate_drop": 0.5, "n_estimators": 8}, X, SIGNAL),

@@ -220,8 +220,8 @@ class Booster(Saveable):
         return json.dumps(booster_config(self.content, self.parameters), default=xgboost_writer.as_list)
 
     def copy(self) -> Booster:
-        """A copy that shares nothing with this one."""
-        return copy.deepcopy(self)
+        """A copy that shares nothing with this one; of a model that is being fitted, as it is now."""
+        return Booster.of(copy.deepcopy(self.content), copy.deepcopy(self.parameters))
 
     def __getitem__(self, rounds: Any) -> Booster:
         """A model of some of the rounds, with neither `best_iteration` nor `best_score`.

@@ -6,6 +6,7 @@ that grows while it is fitted; `evals_log` is ``{"validation_0": {"rmse": [...]}
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -215,14 +216,19 @@ class TrainingCheckPoint(TrainingCallback):
     directory : path-like
     name : str, default="model"
         Files are called ``<name>_<round>.ubj``.
+    as_pickle : bool, default=False
+        Pickle the `Booster`, parameters and all, to ``<name>_<round>.pkl`` instead.
     interval : int, default=100
         Rounds between two files.
     """
 
     default_format = "ubj"
 
-    def __init__(self, directory: Path | str, name: str = "model", interval: int = 100) -> None:
+    def __init__(
+        self, directory: Path | str, name: str = "model", as_pickle: bool = False, interval: int = 100
+    ) -> None:
         self.directory, self.name, self.interval = Path(directory), name, interval
+        self.as_pickle = as_pickle
         self._start = self._waited = 0
 
     def before_training(self, model: Any) -> Any:
@@ -231,8 +237,12 @@ class TrainingCheckPoint(TrainingCallback):
 
     def after_iteration(self, model: Any, epoch: int, evals_log: EvalsLog) -> bool:
         if self._waited == self.interval:
-            path = self.directory / f"{self.name}_{epoch + self._start}.{self.default_format}"
-            model.save_model(path)
+            extension = "pkl" if self.as_pickle else self.default_format
+            path = self.directory / f"{self.name}_{epoch + self._start}.{extension}"
+            if self.as_pickle:
+                path.write_bytes(pickle.dumps(model.copy()))
+            else:
+                model.save_model(path)
             self._waited = 0
         self._waited += 1
         return False

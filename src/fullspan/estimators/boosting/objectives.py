@@ -326,7 +326,8 @@ class RankObjective(Objective):
         if self.name == "rank:ndcg" and self.parameters["ndcg_exp_gain"]:
             if not np.all((y >= 0) & (y <= 31)):
                 raise ValueError(
-                    "y must be relevance degrees between 0 and 31 for rank:ndcg with ndcg_exp_gain"
+                    "y must be relevance degrees between 0 and 31 for rank:ndcg with ndcg_exp_gain. "
+                    "Set `ndcg_exp_gain` to False for other degrees."
                 )
 
     def gradients(self, margin: Array, y: Array, weight: Array | None, round: int) -> tuple[Array, Array]:

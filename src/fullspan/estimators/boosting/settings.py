@@ -30,6 +30,7 @@ class Settings:
     subsample: float
     gradient_based: bool
     max_bins: int
+    multi_output: bool
     shuffle: bool
     dropout: Dropout
     config: GrowConfig
@@ -87,6 +88,7 @@ def settings_of(e: Any, n_features: int, names: Sequence[str] | None) -> Setting
         subsample=float(_or(e.subsample, 1.0)),
         gradient_based=_or(e.sampling_method, "uniform") == "gradient_based",
         max_bins=min(max_bins, MOST_BINS),
+        multi_output=e.multi_strategy == "multi_output_tree",
         shuffle=_or(e.feature_selector, "cyclic") == "shuffle",
         dropout=Dropout(
             float(_or(e.rate_drop, 0.0)),
@@ -137,8 +139,11 @@ def _refuse_contradictions(e: Any, booster: str, tree_method: str, grow_policy: 
             raise ValueError("max_depth must be positive for tree_method='exact'")
     elif _or(e.max_depth, 6) == 0 and _or(e.max_leaves, 0) == 0:
         raise ValueError("max_leaves and max_depth cannot both be unconstrained (0)")
-    if _or(e.multi_strategy, "one_output_per_tree") != "one_output_per_tree":
-        raise ValueError(f"multi_strategy={e.multi_strategy!r} is not built, only 'one_output_per_tree' is")
+    if e.multi_strategy == "multi_output_tree" and booster != "gblinear":
+        if tree_method != "hist":
+            raise ValueError(f"multi_strategy='multi_output_tree' is not for tree_method={tree_method!r}")
+        if e.monotone_constraints:
+            raise ValueError("monotone_constraints are not for multi_strategy='multi_output_tree'")
     if _or(e.device, "cpu") != "cpu":
         raise ValueError(f"device={e.device!r} is not built, only 'cpu' is")
 
@@ -201,6 +206,8 @@ def sampled(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_] | None]:
     """Gradients with 0 for the rows that this tree is not shown, and which it is shown (None: all).
 
+    g and h have shape (n_samples,), or (n_samples, n_outputs) for a tree of all outputs.
+
     Gradient-based sampling takes rows in proportion to the norm of (g, sqrt(lambda) h), and weighs them by
     the inverse of their chance (Ou 2020, "Out-of-core GPU gradient boosting", section 2.4).
     """
@@ -209,11 +216,14 @@ def sampled(
     draw = np.random.default_rng([settings.config.seed, 1, tree]).random(len(g), dtype=np.float32)
     if not settings.gradient_based:
         chosen = draw < settings.subsample
-        return np.where(chosen, g, np.float32(0)), np.where(chosen, h, np.float32(0)), chosen
-    norm = np.sqrt(g.astype(np.float64) ** 2 + settings.config.reg_lambda * h.astype(np.float64) ** 2)
+        shown = chosen.astype(np.float32).reshape(-1, *[1] * (g.ndim - 1))
+        return g * shown, h * shown, chosen
+    squares = g.astype(np.float64) ** 2 + settings.config.reg_lambda * h.astype(np.float64) ** 2
+    norm = np.sqrt(squares.reshape(len(g), -1).sum(axis=1))
     chance = np.minimum(norm * _rate(norm, settings.subsample * len(g)), 1)
     chosen = draw < chance
     inverse = np.divide(1, chance, out=np.zeros_like(chance), where=chosen)
+    inverse = inverse.reshape(-1, *[1] * (g.ndim - 1))
     return (g * inverse).astype(np.float32), (h * inverse).astype(np.float32), chosen
 
 

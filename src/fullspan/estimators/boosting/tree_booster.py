@@ -18,6 +18,7 @@ from fullspan.estimators.boosting.ensemble import TreeEnsemble, densified
 from fullspan.estimators.boosting.exact import ExactGrower
 from fullspan.estimators.boosting.feature_sampling import WeightedPlan
 from fullspan.estimators.boosting.hist import HistGrower
+from fullspan.estimators.boosting.multi_tree import MultiGrower
 from fullspan.estimators.boosting.objectives import Objective, residual_quantile
 from fullspan.estimators.boosting.settings import Settings, sampled
 
@@ -49,7 +50,7 @@ class TreeBooster:
         self.n_trees = 0 if start is None else start.n_trees
         weights = [] if start is None else [start.tree_weight]
         self.weight = np.concatenate([np.empty(0, np.float32), *weights]).astype(np.float32)
-        self.grower = stack.enter_context(_grower(settings, rows))
+        self.grower = stack.enter_context(_grower(settings, rows, objective.n_outputs))
         self.dropped: Array = np.empty(0, dtype=np.int64)
         self.dropped_margins: list[Array] = []
         self.random = np.random.default_rng([settings.config.seed, 2, self.n_trees])
@@ -108,26 +109,18 @@ class TreeBooster:
 
     def step(self, g: Array, h: Array, margin: Array) -> list[TreeEnsemble]:
         """Grow this round's trees and add them to the training margins."""
+        grown = self._grown(g, h)
         new: list[TreeEnsemble] = []
         values: list[tuple[int, Array]] = []
-        for output in range(self.objective.n_outputs):
-            for _ in range(self.settings.n_parallel):
-                tree = self.n_trees + len(new)
-                g_tree, h_tree, chosen = sampled(
-                    self.settings,
-                    np.ascontiguousarray(g[:, output]),
-                    np.ascontiguousarray(h[:, output]),
-                    tree,
-                )
-                grown, leaf = self.grower.grow(g_tree, h_tree, tree)
-                one = _as_ensemble(
-                    grown, self.rows.X.shape[1], self.objective.n_outputs, output, self.base_score
-                )
-                alpha = self.objective.leaf_quantile(output)
-                if alpha is not None:
-                    self._refresh(one, leaf, chosen, output, alpha, margin)
-                new.append(one)
-                values.append((output, one.value[leaf]))
+        for output, arrays, leaf, chosen in grown:
+            one = _as_ensemble(
+                arrays, self.rows.X.shape[1], self.objective.n_outputs, output, self.base_score
+            )
+            alpha = self.objective.leaf_quantile(output)
+            if alpha is not None:
+                self._refresh(one, leaf, chosen, output, alpha, margin)
+            new.append(one)
+            values.append((output, one.value[leaf]))
         old_factor, new_weight = self.settings.dropout.factors(
             len(self.dropped), len(new), self.settings.learning_rate
         )
@@ -140,6 +133,25 @@ class TreeBooster:
         self.trees += new
         self.n_trees += len(new)
         return new
+
+    def _grown(self, g: Array, h: Array) -> list[tuple[int, Any, Array, Array | None]]:
+        """This round's trees: output, arrays, the leaf of each row, and which rows it was shown."""
+        out: list[tuple[int, Any, Array, Array | None]] = []
+        n_outputs, n_parallel = self.objective.n_outputs, self.settings.n_parallel
+        if isinstance(self.grower, MultiGrower):
+            for parallel in range(n_parallel):
+                tree = self.n_trees + parallel
+                all_g, all_h, chosen = sampled(self.settings, g, h, tree)
+                grown, leaf = self.grower.grow(all_g, all_h, tree)
+                out += [(output, one, leaf, chosen) for output, one in enumerate(grown)]
+            return sorted(out, key=lambda one: one[0])
+        for output in range(n_outputs):
+            for parallel in range(n_parallel):
+                tree = self.n_trees + output * n_parallel + parallel
+                column_g, column_h = (np.ascontiguousarray(d[:, output]) for d in (g, h))
+                tree_g, tree_h, chosen = sampled(self.settings, column_g, column_h, tree)
+                out.append((output, *self.grower.grow(tree_g, tree_h, tree), chosen))
+        return out
 
     def _reweigh(self, factor: float) -> None:
         for tree, margin in zip(self.dropped, self.dropped_margins, strict=True):
@@ -204,7 +216,7 @@ class _Closing:
         pass
 
 
-def _grower(settings: Settings, rows: Rows) -> Any:
+def _grower(settings: Settings, rows: Rows, n_outputs: int) -> Any:
     if settings.tree_method == "exact":
         return _Closing(ExactGrower(settings.config, rows.X, settings.feature_weights))
     dense = rows.X if isinstance(rows.X, np.ndarray) else _dense(rows.X)
@@ -215,6 +227,10 @@ def _grower(settings: Settings, rows: Rows) -> Any:
     weight = rows.weight
     if weight is not None and rows.groups is not None:
         weight = np.repeat(weight, np.diff(rows.groups.start))
+    if settings.multi_output and n_outputs > 1:
+        if categorical.any():
+            raise ValueError("multi_strategy='multi_output_tree' takes no categories")
+        return _Closing(MultiGrower(settings.config, dense, settings.max_bins, weight, weights))
     binner = Binner.fit(
         dense, settings.max_bins, weight, categorical, settings.config.n_threads, settings.config.seed
     )

@@ -184,8 +184,8 @@ class XGBFit(XGBParameters):
                 weight = np.asarray(weight, dtype=np.float32).ravel()
                 if len(weight) != groups.n_groups:
                     raise ValueError(
-                        f"sample_weight has {len(weight)} entries, expected one for each of the "
-                        f"{groups.n_groups} queries"
+                        f"sample_weight has {len(weight)} entries, their number must be equal to the number "
+                        f"of query groups, {groups.n_groups}"
                     )
                 if np.any(weight < 0):
                     raise ValueError("Negative values in data passed to `sample_weight`")

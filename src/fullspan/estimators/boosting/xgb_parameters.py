@@ -39,7 +39,7 @@ _UPDATERS = {
 # What there is no use for here, and what is looked up by itself.
 _NEEDLESS = {
     "num_class", "updater", "disable_default_eval_metric", "seed_per_iteration", "max_cached_hist_node",
-    "refresh_leaf", "process_type", "silent",
+    "refresh_leaf", "process_type", "silent", "debug_synchronize",
 }  # fmt: skip
 # Of the estimators themselves.
 _WRAPPERS = {

@@ -219,18 +219,51 @@ class _Reader:
             self.whole(described, "num_parallel_tree", f"{name}.gbtree_model_param", 2**31, 1), 1
         )
         step = out.n_parallel * n_outputs
+        parts: list[list[tuple[int, dict[str, Array]]]] = []
+        for i, (tree, group) in enumerate(zip(trees, groups.tolist(), strict=True)):
+            parts.append(self.tree(tree, f"{name}.trees[{i}]", n_features, n_outputs, group))
+        found = [one for part in parts for one in part]
         if "iteration_indptr" in model:
+            found = []
             ends = self.numbers(model, "iteration_indptr", name, np.int64)
-            if len(ends) > 1 and not np.all(np.diff(ends) == step):
-                raise self.unsupported(f"{name}.iteration_indptr", "rounds with different numbers of trees")
-        parts = [self.tree(tree, f"{name}.trees[{i}]", n_features) for i, tree in enumerate(trees)]
-        out.model = _joined(parts, n_features, n_outputs, base, groups)
+            if len(ends) and (ends[0] != 0 or ends[-1] != len(trees) or np.any(np.diff(ends) < 0)):
+                raise self.damaged(f"{name}.iteration_indptr", f"does not fit the {len(trees)} trees")
+            for first, last in itertools.pairwise(ends):
+                members = [one for part in parts[first:last] for one in part]
+                if len(members) != step:
+                    raise self.unsupported(
+                        f"{name}.iteration_indptr", "rounds with different numbers of trees"
+                    )
+                found += sorted(members, key=lambda one: one[0])
+        groups = np.array([group for group, _ in found], dtype=np.int32)
+        out.model = _joined([part for _, part in found], n_features, n_outputs, base, groups)
         self.encodings(model, name, n_features, out)
 
-    def tree(self, tree: Any, name: str, n_features: int) -> dict[str, Array]:
+    def tree(
+        self, tree: Any, name: str, n_features: int, n_outputs: int, group: int
+    ) -> list[tuple[int, dict[str, Array]]]:
+        """Outputs and arrays: of one tree, or of one for each output where leaves hold several values."""
         described = self.get(tree, "tree_param", name)
-        if self.whole(described, "size_leaf_vector", f"{name}.tree_param", 2**31, 1) > 1:
-            raise self.unsupported(f"{name}.tree_param.size_leaf_vector", "several outputs at a leaf")
+        size = self.whole(described, "size_leaf_vector", f"{name}.tree_param", 2**31, 1)
+        one = self.one_tree(tree, name, n_features)
+        if size <= 1:
+            return [(group, one)]
+        if size != n_outputs:
+            raise self.damaged(f"{name}.tree_param.size_leaf_vector", f"is {size}, expected {n_outputs}")
+        leaf = one["left"] < 0
+        # A leaf says in place of its right child where its values are.
+        place = self.numbers(tree, "right_children", name, np.int32)[leaf]
+        values = self.numbers(tree, "leaf_weights", name, np.float32, int(leaf.sum()) * size)
+        if np.any((place < 0) | (place >= leaf.sum())):
+            raise self.damaged(f"{name}.right_children", "points out of leaf_weights")
+        out = []
+        for output in range(size):
+            value = np.zeros(len(leaf), dtype=np.float32)
+            value[leaf] = values.reshape(-1, size)[place, output]
+            out.append((output, one | {"value": value, "cover": one["cover"] / np.float32(size)}))
+        return out
+
+    def one_tree(self, tree: Any, name: str, n_features: int) -> dict[str, Array]:
         left = self.numbers(tree, "left_children", name, np.int32)
         n = len(left)
         right = self.numbers(tree, "right_children", name, np.int32, n)
@@ -240,7 +273,9 @@ class _Reader:
         if np.any(inner & ((feature < 0) | (feature >= n_features))):
             raise self.damaged(f"{name}.split_indices", f"names a feature out of {n_features}")
         condition = self.numbers(tree, "split_conditions", name, np.float32, n)
-        weight = self.numbers(tree, "base_weights", name, np.float32, n)
+        weight = self.numbers(tree, "base_weights", name, np.float32)[:n]
+        if len(weight) != n:
+            raise self.damaged(f"{name}.base_weights", f"has shape {weight.shape}, expected ({n},)")
         out = {
             "left": left,
             "right": np.where(inner, right, -1).astype(np.int32),
