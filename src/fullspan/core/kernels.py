@@ -12,6 +12,8 @@ from typing import Any
 import numba
 from numba.core import caching
 
+from fullspan.core.compiling import HelperCompiler, KernelCompiler
+
 # No NaN or infinity reaches these loops, and a sum may be taken in any order: that lets LLVM vectorise.
 # The order is fixed when the kernel is compiled, so results are the same in every call.
 FINITE_ANY_ORDER = frozenset({"nnan", "ninf", "nsz", "arcp", "contract", "afn", "reassoc"})
@@ -22,7 +24,9 @@ _njit: Any = numba.njit  # its types leave out some of its options
 _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
 
 
-def kernel(*, fastmath: frozenset[str] = frozenset()) -> Callable[[Callable[..., Any]], Any]:
+def kernel(
+    *, fastmath: frozenset[str] = frozenset(), counts_references: bool = True
+) -> Callable[[Callable[..., Any]], Any]:
     """Compile a function that Python calls: without the GIL, kept on disk for the next process.
 
     Numba's own cache looks at the function's file alone and misses edits in files that its helpers come from;
@@ -32,6 +36,10 @@ def kernel(*, fastmath: frozenset[str] = frozenset()) -> Callable[[Callable[...,
     ----------
     fastmath : frozenset of str
         LLVM's fast-math flags; none by default, so that results follow IEEE 754.
+    counts_references : bool
+        Functions that make no arrays can do without counting references to those that they get. In one that
+        runs for every node and feature of a tree, and takes many arrays out of tuples, counting took half of
+        the time. All helpers of a kernel should say the same: then they share what Numba compiles for them.
 
     Examples
     --------
@@ -47,7 +55,8 @@ def kernel(*, fastmath: frozenset[str] = frozenset()) -> Callable[[Callable[...,
     """
 
     def compile_lazily(function: Callable[..., Any]) -> Any:
-        dispatcher = _njit(**_OPTIONS, fastmath=set(fastmath))(function)
+        options = {**_OPTIONS, "_nrt": counts_references, "pipeline_class": KernelCompiler}
+        dispatcher = _njit(**options, fastmath=set(fastmath))(function)
         if Path(function.__code__.co_filename).is_file():
             dispatcher._cache = _KernelCache(function)  # type: ignore[no-untyped-call]
         return dispatcher
@@ -62,15 +71,14 @@ def helper(
 
     Parameters
     ----------
-    fastmath : frozenset of str
+    fastmath, counts_references
         As of `kernel`.
-    counts_references : bool
-        Functions that make no arrays can do without counting references to those that they get. In one that
-        runs for every node and feature of a tree, and takes many arrays out of tuples, counting took half of
-        the time.
     """
     options = {**_OPTIONS, "no_cpython_wrapper": True, "_nrt": counts_references}
-    return _njit(**options, fastmath=set(fastmath))  # type: ignore[no-any-return]
+    compile_into_kernels: Callable[[Callable[..., Any]], Any] = _njit(
+        **options, fastmath=set(fastmath), pipeline_class=HelperCompiler
+    )
+    return compile_into_kernels
 
 
 def was_compiled(dispatcher: Any) -> bool:

@@ -187,13 +187,13 @@ def part_by_category(categories, columns, work, f, threshold, missing_left, star
 
 
 @helper(counts_references=False)
-def write_bits(categories, n_categories, threshold, missing_left, words, at):
+def write_bits(categories, n_categories, threshold, missing_left, words):
     """One bit for each category: whether it goes left. Those not in the node go where missing values go."""
     if categories is None:
         return
     for word in range((n_categories + 63) // 64):
-        words[at + word, 0] = np.uint64(0)
+        words[word] = np.uint64(0)
     for code in range(n_categories):
         r = categories[BEST_RANK, code]
         if missing_left if r == _ABSENT else r <= threshold:
-            words[at + (code >> 6), 0] |= np.uint64(1) << np.uint64(code & 63)
+            words[code >> 6] |= np.uint64(1) << np.uint64(code & 63)

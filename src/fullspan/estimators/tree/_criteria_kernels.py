@@ -251,7 +251,7 @@ def write_value(rules, targets, work, value, lower, upper):
             if rules.criterion != ABSOLUTE:
                 value[k * width + c] /= work.scalars[WEIGHT]
     if len(rules.monotonic):
-        value[0] = min(max(value[0], lower), upper)
+        value[0] = lower if value[0] < lower else upper if value[0] > upper else value[0]
         if rules.criterion <= ENTROPY:
             value[1] = 1.0 - value[0]
 

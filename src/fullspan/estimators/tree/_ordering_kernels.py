@@ -74,10 +74,10 @@ def _unpack(columns, targets, work, f, start, end):
         # Which of the rows without a value comes first, sorting decides in its own way.
         if end - start <= _MANY and words[end - 1] >> np.uint64(32) == NAN_KEY:
             return False
-    bits = work.values.view(np.uint32)
+    samples, bits = work.samples, work.bits
     for p in range(start, end):
         word = words[p]
-        work.samples[p] = np.int32(word & np.uint64(0x7FFFFFFF))
+        samples[p] = np.int32(word & np.uint64(0x7FFFFFFF))
         bits[p] = np.uint32(bits_of_key(word >> np.uint64(32)))
     return True
 
@@ -171,7 +171,7 @@ def value_range(columns, work, f, start, end):
         for p in range(start, end):
             if negative_end <= p < positive_start:
                 values[p] = 0.0
-            low, high = min(low, values[p]), max(high, values[p])
+            low, high = _widened(low, high, values[p])
     else:
         for p in range(start, end):
             value = columns.values[f, work.samples[p]]
@@ -179,8 +179,13 @@ def value_range(columns, work, f, start, end):
             if np.isnan(value):
                 n_missing += 1
             else:
-                low, high = min(low, value), max(high, value)
+                low, high = _widened(low, high, value)
     return low, high, n_missing, negative_end, positive_start
+
+
+@helper(counts_references=False)
+def _widened(low, high, value):
+    return value if value < low else low, value if value > high else high
 
 
 @helper(counts_references=False)
@@ -236,10 +241,10 @@ def part_presorted(columns, work, start, position, end):
         if columns.n_categories[f]:
             continue
         words = columns.packed[f]
-        n_left, n_right = start, 0
+        n_left, n_right = start, np.int64(0)
         for p in range(start, end):
             word = words[p]
-            side = int(goes_left[np.int64(word & np.uint64(0x7FFFFFFF))])
+            side = np.int64(goes_left[np.int64(word & np.uint64(0x7FFFFFFF))])
             words[n_left] = word
             spare[n_right] = word
             n_left += side

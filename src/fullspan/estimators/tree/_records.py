@@ -56,6 +56,7 @@ class Work(NamedTuple):
 
     samples: NDArray[np.int32]  # [n_rows] rows, those of a node side by side
     values: NDArray[np.float32]  # [n_rows] their values of the feature at hand
+    bits: NDArray[np.uint32]  # [n_rows] the same memory
     spare_samples: NDArray[np.int32]  # [n_rows]
     spare_values: NDArray[np.float32]  # [n_rows]
     spare_packed: NDArray[np.uint64]  # [n_rows] if presorted
@@ -66,6 +67,7 @@ class Work(NamedTuple):
     stack: NDArray[np.int64]  # of the sort
     sums: NDArray[np.float64]  # [3, n_outputs, max_n_classes], see below
     scalars: NDArray[np.float64]  # see below
+    split: NDArray[np.float64]  # [9] what `find_split` found, see below
     absolute: NDArray[np.float64] | None  # [7, n_rows + 1], see below, for the absolute error
     absolute_ranks: NDArray[np.int64]  # [2, n_rows] for it, too
     categories: NDArray[np.int64] | None  # [4, most categories], see below, if there are any
@@ -73,6 +75,32 @@ class Work(NamedTuple):
     directions: NDArray[np.float64]  # [3, n_outputs * max_n_classes] scratch of their ranking
 
 
+class Growth(NamedTuple):
+    """The tree as far as it is grown; with a limited number of leaves nodes wait in a heap, too."""
+
+    counts: NDArray[np.int64]  # see below
+    integers: NDArray[np.int64]  # [n_nodes, 5] see below
+    floats: NDArray[np.float64]  # [n_nodes, 3] see below
+    values: NDArray[np.float64]  # [n_nodes, n_outputs * max_n_classes]
+    words: NDArray[np.uint64]  # [n_nodes, words for the most categories] bits of the categories that go left
+    # Nodes to look at: start, end, depth, parent, is left, constant features; impurity, lower, upper.
+    waiting: NDArray[np.int64]  # [n_nodes + 1, 6]
+    bounds: NDArray[np.float64]  # [n_nodes + 1, 3]
+    # By node, once it was looked at: start, end, position of the right child, depth, whether it can be split;
+    # impurities of the children, improvement, lower, upper, middle value.
+    places: NDArray[np.int64]  # [n_nodes, 5]
+    figures: NDArray[np.float64]  # [n_nodes, 6]
+    heap: NDArray[np.int64]  # [n_nodes]
+
+
+# Places in `Growth.counts`.
+N_NODES, N_WAITING, N_HEAP, SPLITS_LEFT = range(4)
+# Columns of `Growth.integers` and `Growth.floats`.
+LEFT, RIGHT, FEATURE, N_SAMPLES, MISSING_LEFT = range(5)
+THRESHOLD, IMPURITY, NODE_WEIGHT = range(3)
+# Places in `Work.split`: the right child's first row (the node's end if there is no split), and so on.
+SPLIT_POSITION, SPLIT_FEATURE, SPLIT_THRESHOLD, SPLIT_MISSING_LEFT, QUALITY = range(5)
+IMPROVEMENT, IMPURITY_LEFT, IMPURITY_RIGHT, N_CONSTANT = range(5, 9)
 # Rows of `Work.sums`. NumPy's integers: for each of Python's, Numba would compile its callees once more.
 TOTAL, IN_LEFT, IN_RIGHT = np.arange(3)
 # Places in `Work.scalars`: weights, sum of squares, where the right child starts.

@@ -15,6 +15,7 @@ from fullspan.core.kernels import helper, kernel
 _SMALL = 15
 SORT_STACK = 3 * 128
 NAN_KEY = np.uint64(0xFFFFFFFF)
+_INFINITY = np.uint64(0x7F800000)
 
 
 @helper(counts_references=False)
@@ -113,24 +114,22 @@ def _sift_down(values, samples, low, root, n):
         root = largest
 
 
-@kernel()
-def presort(columns, packed):
+@kernel(counts_references=False)
+def presort(bits, packed, spare, counts):
     """For each column its rows in ascending order, as words: the value's key above, the row's number below.
 
-    columns : float32 [n_features, n_samples], without -0.0; packed : uint64 [n_features, n_samples], written.
+    bits : uint32 [n_features, n_samples], those of float32 numbers without -0.0; packed : uint64
+    [n_features, n_samples], written; spare : uint64 [n_samples] and counts : int64 [3, 2048] are scratch.
     NaN sorts last, equal values in the order of their rows.
     """
-    n = columns.shape[1]
-    bits = columns.view(np.uint32)
-    spare = np.empty(n, np.uint64)
-    counts = np.empty((3, 2048), np.int64)
-    for f in range(columns.shape[0]):
+    n = len(spare)
+    for f in range(len(bits)):
         out = packed[f]
         for table in range(3):
             for digit in range(2048):
                 counts[table, digit] = 0
         for i in range(n):
-            key = NAN_KEY if np.isnan(columns[f, i]) else _key(bits[f, i])
+            key = _key(bits[f, i])
             out[i] = key << np.uint64(32) | np.uint64(i)
             counts[0, key & np.uint64(2047)] += 1
             counts[1, key >> np.uint64(11) & np.uint64(2047)] += 1
@@ -146,6 +145,8 @@ def presort(columns, packed):
 def _key(bits):
     """An unsigned number that grows with the float of these bits."""
     word = np.uint64(bits)
+    if word & np.uint64(0x7FFFFFFF) > _INFINITY:
+        return NAN_KEY
     return (~word if word >> np.uint64(31) else word | np.uint64(0x80000000)) & np.uint64(0xFFFFFFFF)
 
 

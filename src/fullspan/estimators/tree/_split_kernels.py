@@ -22,8 +22,17 @@ from fullspan.estimators.tree._ordering_kernels import (
 )
 from fullspan.estimators.tree._records import (
     GINI,
+    IMPROVEMENT,
+    IMPURITY_LEFT,
+    IMPURITY_RIGHT,
     IN_LEFT,
     IN_RIGHT,
+    N_CONSTANT,
+    QUALITY,
+    SPLIT_FEATURE,
+    SPLIT_MISSING_LEFT,
+    SPLIT_POSITION,
+    SPLIT_THRESHOLD,
     SQUARED,
     TOTAL,
     WEIGHT,
@@ -49,17 +58,14 @@ def random_31_bits(state):
 
 @helper(counts_references=False)
 def find_split(columns, targets, rules, work, start, end, node_impurity, lower, upper, n_known):
-    """The best split of a node; its rows are left parted by it.
+    """Find a node's best split and write it to `work.split`; the node's rows are left parted by it.
 
-    Returns (position of the right child, `end` if there is no split; feature; threshold; whether missing
-    values go left; improvement; impurities of the children; number of constant features).
+    `lower` and `upper` bound the children's predictions; the first `n_known` of `work.features` are constant.
     """
-    features, constants, random = work.features[0], work.features[1], work.random
-    best_position, best_feature, best_threshold, best_missing = end, np.int64(0), 0.0, False
-    best = -np.inf
+    features, random, split = work.features[0], work.random, work.split
+    split[SPLIT_POSITION], split[QUALITY] = end, -np.inf
     not_drawn, n_constant = len(features), n_known
-    n_visited, n_found, n_drawn = 0, 0, 0
-    f = np.int64(0)
+    n_visited, n_found, n_drawn, f = 0, 0, 0, n_known
     while not_drawn > n_constant and (n_visited < rules.max_features or n_visited <= n_found + n_drawn):
         n_visited += 1
         j = n_drawn + random_31_bits(random) % (not_drawn - n_found - n_drawn)
@@ -69,15 +75,9 @@ def find_split(columns, targets, rules, work, start, end, node_impurity, lower, 
             continue
         j += n_found
         f = features[j]
-        negative_end, positive_start = start, end
-        if columns.n_categories[f]:
-            n_missing = order_by_category(work.categories, columns, targets, rules, work, f, start, end)
-        elif rules.random_splits:
-            low, high, n_missing, negative_end, positive_start = value_range(columns, work, f, start, end)
-        else:
-            n_missing = order_rows(columns, targets, work, f, start, end)
-        if columns.n_categories[f] or not rules.random_splits:
-            low, high = work.values[start], work.values[max(start, end - n_missing - 1)]
+        low, high, n_missing, negative_end, positive_start = _read_feature(
+            columns, targets, rules, work, f, start, end
+        )
         if n_missing == end - start or (n_missing == 0 and high <= low + THRESHOLD_STEP):
             features[j], features[n_constant] = features[n_constant], f
             n_found += 1
@@ -85,66 +85,90 @@ def find_split(columns, targets, rules, work, start, end, node_impurity, lower, 
             continue
         not_drawn -= 1
         features[not_drawn], features[j] = features[j], features[not_drawn]
-
-        only, threshold = np.int64(-1), 0.0
-        missing_left = False
         if rules.random_splits:
             threshold = _random_threshold(low, high, random)
             missing_left = n_missing > 0 and random_31_bits(random) % 2 == 1
-            only = part_at(columns, work, threshold, missing_left, start, end, negative_end, positive_start)
-        for _ in range(2 if n_missing and not rules.random_splits else 1):
-            if missing_left and not rules.random_splits:
-                move_missing_first(work, start, end, n_missing)
-            stop = end if missing_left else end - n_missing
-            position, best = _best_position(
-                targets, rules, work, f, start, end, n_missing, missing_left, lower, upper, only, best
-            )
-            if position >= 0:
-                best_position, best_feature = position, f
-                best_missing = missing_left if n_missing else position - start > end - position
-                if rules.random_splits:
-                    best_threshold = threshold
-                elif position == stop:
-                    best_threshold = np.inf
-                else:
-                    below, above = work.values[position - 1], work.values[position]
-                    best_threshold = np.float64(below) / 2 + np.float64(above) / 2
-                if columns.n_categories[f]:
-                    keep_ranks(work.categories, columns.n_categories[f])
-            missing_left = True
+            p = part_at(columns, work, threshold, missing_left, start, end, negative_end, positive_start)
+            reset(rules.criterion, targets, work, start, end)
+            if _is_better(targets, rules, work, f, start, end, p, lower, upper):
+                _keep(split, f, start, end, p, threshold, n_missing, missing_left)
+        else:
+            _try_positions(columns, targets, rules, work, f, start, end, n_missing, lower, upper)
+    if split[SPLIT_POSITION] < end:
+        _carry_out(columns, targets, rules, work, f, start, end, node_impurity)
+    _keep_constants(features, work.features[1], n_known, n_constant)
+    split[N_CONSTANT] = n_constant
 
-    improvement, impurity_left, impurity_right = -np.inf, np.inf, np.inf
-    if best_position < end:
-        if columns.n_categories[best_feature]:
-            ranks = work.categories
-            part_by_category(ranks, columns, work, best_feature, best_threshold, best_missing, start, end)
-        elif not rules.random_splits or f != best_feature:
-            part_by_feature(columns, work, best_feature, best_threshold, best_missing, start, end)
-        reset(rules.criterion, targets, work, start, end)
-        move_to(rules.criterion, targets, work, end, best_position)
-        impurity_left = impurity(rules.criterion, targets, work, IN_LEFT, start, end)
-        impurity_right = impurity(rules.criterion, targets, work, IN_RIGHT, start, end)
-        weight = work.scalars[WEIGHT]
-        improvement = (weight / targets.total_weight) * (
-            node_impurity
-            - work.scalars[WEIGHT_RIGHT] / weight * impurity_right
-            - work.scalars[WEIGHT_LEFT] / weight * impurity_left
-        )
-    # Siblings and children count on the known constants' order.
+
+@helper(counts_references=False)
+def _read_feature(columns, targets, rules, work, f, start, end):
+    """Read a feature, in its order if that is needed; returns the same as `value_range`."""
+    if columns.n_categories[f]:
+        n_missing = order_by_category(work.categories, columns, targets, rules, work, f, start, end)
+    elif rules.random_splits:
+        return value_range(columns, work, f, start, end)
+    else:
+        n_missing = order_rows(columns, targets, work, f, start, end)
+    last = end - n_missing - 1
+    return work.values[start], work.values[last if last > start else start], n_missing, start, end
+
+
+@helper(counts_references=False)
+def _try_positions(columns, targets, rules, work, f, start, end, n_missing, lower, upper):
+    """Improve on the best split by any of a feature, missing values going right or left."""
+    for side in range(2 if n_missing else 1):
+        missing_left = side == 1
+        if missing_left:
+            move_missing_first(work, start, end, n_missing)
+        first = start + n_missing if missing_left else start
+        stop = end if missing_left else end - n_missing
+        position = _best_position(targets, rules, work, f, start, end, first, stop, lower, upper)
+        if position >= 0:
+            threshold = np.inf
+            if position < stop:
+                below, above = work.values[position - 1], work.values[position]
+                threshold = np.float64(below) / 2 + np.float64(above) / 2
+            _keep(work.split, f, start, end, position, threshold, n_missing, missing_left)
+            if columns.n_categories[f]:
+                keep_ranks(work.categories, columns.n_categories[f])
+
+
+@helper(counts_references=False)
+def _keep(split, f, start, end, position, threshold, n_missing, missing_left):
+    split[SPLIT_POSITION], split[SPLIT_FEATURE], split[SPLIT_THRESHOLD] = position, f, threshold
+    split[SPLIT_MISSING_LEFT] = missing_left if n_missing else position - start > end - position
+
+
+@helper(counts_references=False)
+def _carry_out(columns, targets, rules, work, last, start, end, node_impurity):
+    """Part the rows by the best split; the rows stand as the feature looked at last left them."""
+    split, scalars = work.split, work.scalars
+    f, threshold = np.int64(split[SPLIT_FEATURE]), split[SPLIT_THRESHOLD]
+    missing_left = split[SPLIT_MISSING_LEFT] != 0.0
+    if columns.n_categories[f]:
+        part_by_category(work.categories, columns, work, f, threshold, missing_left, start, end)
+    elif not rules.random_splits or f != last:
+        part_by_feature(columns, work, f, threshold, missing_left, start, end)
+    reset(rules.criterion, targets, work, start, end)
+    move_to(rules.criterion, targets, work, end, np.int64(split[SPLIT_POSITION]))
+    impurity_left = impurity(rules.criterion, targets, work, IN_LEFT, start, end)
+    impurity_right = impurity(rules.criterion, targets, work, IN_RIGHT, start, end)
+    weight = scalars[WEIGHT]
+    split[IMPURITY_LEFT], split[IMPURITY_RIGHT] = impurity_left, impurity_right
+    split[IMPROVEMENT] = (weight / targets.total_weight) * (
+        node_impurity
+        - scalars[WEIGHT_RIGHT] / weight * impurity_right
+        - scalars[WEIGHT_LEFT] / weight * impurity_left
+    )
+
+
+@helper(counts_references=False)
+def _keep_constants(features, constants, n_known, n_constant):
+    """Siblings and children count on the known constants' order."""
     for j in range(n_known):
         features[j] = constants[j]
     for j in range(n_known, n_constant):
         constants[j] = features[j]
-    return (
-        best_position,
-        best_feature,
-        best_threshold,
-        best_missing,
-        improvement,
-        impurity_left,
-        impurity_right,
-        n_constant,
-    )
 
 
 @helper(counts_references=False)
@@ -156,38 +180,48 @@ def _random_threshold(low, high, random):
 
 
 @helper(counts_references=False)
-def _best_position(targets, rules, work, f, start, end, n_missing, missing_left, lower, upper, only, best):
-    """The first position whose quality is greater than `best` and all others', and its quality.
+def _best_position(targets, rules, work, f, start, end, first, stop, lower, upper):
+    """The first of the positions between different values whose quality is the greatest, -1 if none is.
 
-    -1 if there is none. Positions are those between different values, or just `only` if that is not negative.
+    None is if no quality is greater than the best split's, which is written if one is.
     """
-    first = start + n_missing if missing_left else start
-    stop = end if missing_left else end - n_missing
-    constrained = len(rules.monotonic) > 0 and rules.monotonic[f] != 0
-    if only < 0 and not constrained and work.sums.shape[1] == 1:
+    if work.sums.shape[1] == 1 and not _is_constrained(rules, f):
         if rules.criterion == GINI:
-            return _best_gini(targets, rules, work, start, end, first, stop, best)
+            return _best_gini(targets, rules, work, start, end, first, stop)
         if rules.criterion == SQUARED:
-            return _best_squared(targets, rules, work, start, end, first, stop, best)
+            return _best_squared(targets, rules, work, start, end, first, stop)
     reset(rules.criterion, targets, work, start, end)
     found = np.int64(-1)
     p = first
     while True:
-        p = _next_position(work.values, p, stop, end) if only < 0 else only
+        p = _next_position(work.values, p, stop, end)
         if p < 0:
-            return found, best
-        if p - start >= rules.min_samples_leaf and end - p >= rules.min_samples_leaf:
-            move_to(rules.criterion, targets, work, end, p)
-            if (
-                work.scalars[WEIGHT_LEFT] >= rules.min_weight_leaf
-                and work.scalars[WEIGHT_RIGHT] >= rules.min_weight_leaf
-                and (not constrained or _is_monotonic(rules, work, f, lower, upper))
-            ):
-                quality = proxy(rules.criterion, targets, work, start, end)
-                if quality > best:
-                    best, found = quality, p
-        if only >= 0:
-            return found, best
+            return found
+        if _is_better(targets, rules, work, f, start, end, p, lower, upper):
+            found = p
+
+
+@helper(counts_references=False)
+def _is_better(targets, rules, work, f, start, end, position, lower, upper):
+    """Whether a split is allowed and better than the best so far, whose quality is then overwritten."""
+    if position - start < rules.min_samples_leaf or end - position < rules.min_samples_leaf:
+        return False
+    move_to(rules.criterion, targets, work, end, position)
+    scalars, split = work.scalars, work.split
+    if scalars[WEIGHT_LEFT] < rules.min_weight_leaf or scalars[WEIGHT_RIGHT] < rules.min_weight_leaf:
+        return False
+    if _is_constrained(rules, f) and not _is_monotonic(rules, work, f, lower, upper):
+        return False
+    quality = proxy(rules.criterion, targets, work, start, end)
+    if quality > split[QUALITY]:
+        split[QUALITY] = quality
+        return True
+    return False
+
+
+@helper(counts_references=False)
+def _is_constrained(rules, f):
+    return len(rules.monotonic) > 0 and rules.monotonic[f] != 0
 
 
 @helper(counts_references=False)
@@ -214,7 +248,7 @@ def _is_monotonic(rules, work, f, lower, upper):
 
 
 @helper(counts_references=False)
-def _best_gini(targets, rules, work, start, end, first, stop, best):
+def _best_gini(targets, rules, work, start, end, first, stop):
     """`_best_position` for the commonest case, with the same sums in the same order."""
     samples, values, weight, codes = work.samples, work.values, targets.weight, targets.codes
     total, left = work.sums[TOTAL, 0], work.sums[IN_LEFT, 0]
@@ -222,11 +256,12 @@ def _best_gini(targets, rules, work, start, end, first, stop, best):
     for c in range(n_classes):
         left[c] = 0.0
     weight_left = 0.0
-    found, at, p = np.int64(-1), start, first
+    best, found, at, p = work.split[QUALITY], np.int64(-1), start, first
     while True:
         p = _next_position(values, p, stop, end)
         if p < 0:
-            return found, best
+            work.split[QUALITY] = best
+            return found
         if p - start < rules.min_samples_leaf or end - p < rules.min_samples_leaf:
             continue
         if p - at <= end - p:
@@ -259,16 +294,17 @@ def _best_gini(targets, rules, work, start, end, first, stop, best):
 
 
 @helper(counts_references=False)
-def _best_squared(targets, rules, work, start, end, first, stop, best):
+def _best_squared(targets, rules, work, start, end, first, stop):
     """`_best_position` for the commonest case in regression, with the same sums in the same order."""
     samples, values, weight, y = work.samples, work.values, targets.weight, targets.y
     total, all_weight = work.sums[TOTAL, 0, 0], work.scalars[WEIGHT]
     left, weight_left = 0.0, 0.0
-    found, at, p = np.int64(-1), start, first
+    best, found, at, p = work.split[QUALITY], np.int64(-1), start, first
     while True:
         p = _next_position(values, p, stop, end)
         if p < 0:
-            return found, best
+            work.split[QUALITY] = best
+            return found
         if p - start < rules.min_samples_leaf or end - p < rules.min_samples_leaf:
             continue
         if p - at <= end - p:

@@ -8,25 +8,24 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from fullspan.estimators.tree._grow_kernels import (
-    FEATURE,
-    IMPURITY,
-    LEFT,
-    MISSING_LEFT,
-    N_SAMPLES,
-    N_WORDS,
-    NODE_WEIGHT,
-    RIGHT,
-    THRESHOLD,
-    grow_tree,
-)
+from fullspan.estimators.tree._grow_kernels import grow_tree
 from fullspan.estimators.tree._records import (
     ABSOLUTE,
     ENTROPY,
+    FEATURE,
     GINI,
+    IMPURITY,
+    LEFT,
+    MISSING_LEFT,
+    N_NODES,
+    N_SAMPLES,
+    NODE_WEIGHT,
     POISSON,
+    RIGHT,
     SQUARED,
+    THRESHOLD,
     Columns,
+    Growth,
     Rules,
     Targets,
     Work,
@@ -47,6 +46,10 @@ CRITERIA = {
 SEED_LIMIT = 2147483647
 _EXACT = 2.0**53
 _MOST_PRESORTED = 2**27  # values; with more than a gigabyte of presorted columns, nodes sort their own rows
+_FIRST_NODES = 1024
+_NO_PARENT = -1
+# What grows with the number of nodes.
+_PER_NODE = tuple(name for name in Growth._fields if name != "counts")
 _NONE_FLOAT32, _NONE_FLOAT64 = np.empty(0, np.float32), np.empty(0, np.float64)
 _NONE_INT32, _NONE_INT64 = np.empty(0, np.int32), np.empty(0, np.int64)
 
@@ -83,7 +86,8 @@ def columns_of(X: Any, n_categories: NDArray[np.int64] | None = None, *, presort
     if presorted and values.size <= _MOST_PRESORTED:
         values = values + np.float32(0.0)
         packed = np.empty(values.shape, np.uint64)
-        presort(values, packed)
+        spare, counts = np.empty(values.shape[1], np.uint64), np.empty((3, 2048), np.int64)
+        presort(values.view(np.uint32), packed, spare, counts)
     with np.errstate(over="ignore", invalid="ignore"):
         has_missing = np.isnan(values.sum(axis=1))
     return Columns(values, packed, _NONE_FLOAT32, _NONE_INT32, _NONE_INT64, has_missing, kinds)
@@ -138,7 +142,8 @@ def grow(columns: Columns, targets: Targets, rules: Rules, seed: int) -> Tree:
         columns = columns._replace(packed=packed)
     work = Work(
         samples=samples,
-        values=np.empty(len(samples), np.float32),
+        values=(values := np.empty(len(samples), np.float32)),
+        bits=values.view(np.uint32),
         spare_samples=np.empty(len(samples), np.int32),
         spare_values=np.empty(len(samples), np.float32),
         spare_packed=np.empty(len(samples) if packed.size else 0, np.uint64),
@@ -149,33 +154,64 @@ def grow(columns: Columns, targets: Targets, rules: Rules, seed: int) -> Tree:
         stack=np.empty(SORT_STACK, np.int64),
         sums=np.zeros((3, *shape)),
         scalars=np.zeros(5),
+        split=np.zeros(9),
         absolute=np.empty((7, len(samples) + 1)) if rules.criterion == ABSOLUTE else None,
         absolute_ranks=np.empty((2, len(samples) if rules.criterion == ABSOLUTE else 0), np.int64),
         categories=np.empty((4, most_categories), np.int64) if most_categories else None,
         category_sums=np.empty((2 + shape[0] * shape[1], most_categories)),
         directions=np.empty((3, shape[0] * shape[1])),
     )
-    integers, floats, values, words = grow_tree(columns, targets, rules, work, len(samples))
-    is_split = integers[:, LEFT] >= 0
+    growth = _new_growth(rules, len(samples), shape[0] * shape[1], (most_categories + 63) // 64)
+    while not grow_tree(columns, targets, rules, work, growth):
+        growth = growth._replace(**{name: _doubled(getattr(growth, name)) for name in _PER_NODE})
+    return _tree_of(columns, targets, growth)
+
+
+def _new_growth(rules: Rules, n_rows: int, n_values: int, n_words: int) -> Growth:
+    """Room for some nodes; the root waits."""
+    n_nodes = min(_FIRST_NODES, max(2 * n_rows - 1, 1))
+    growth = Growth(
+        counts=np.array([0, 1, 0, rules.max_leaf_nodes - 1]),
+        integers=np.zeros((n_nodes, 5), np.int64),
+        floats=np.zeros((n_nodes, 3)),
+        values=np.zeros((n_nodes, n_values)),
+        words=np.zeros((n_nodes, n_words), np.uint64),
+        waiting=np.zeros((n_nodes + 1, 6), np.int64),
+        bounds=np.zeros((n_nodes + 1, 3)),
+        places=np.zeros((n_nodes, 5), np.int64),
+        figures=np.zeros((n_nodes, 6)),
+        heap=np.zeros(n_nodes, np.int64),
+    )
+    growth.waiting[0] = 0, n_rows, 0, _NO_PARENT, 0, 0
+    growth.bounds[0] = np.inf, -np.inf, np.inf
+    return growth
+
+
+def _doubled(array: NDArray[Any]) -> NDArray[Any]:
+    return np.concatenate([array, np.zeros_like(array)])
+
+
+def _tree_of(columns: Columns, targets: Targets, growth: Growth) -> Tree:
+    n = growth.counts[N_NODES]
+    integers, floats = growth.integers[:n], growth.floats[:n]
+    is_split, feature = integers[:, LEFT] >= 0, integers[:, FEATURE]
     category_start = category_words = None
-    if len(words):
-        # A node whose split was not carried out has left its bits, too.
-        n_words = integers[:, N_WORDS]
-        category_words = words[np.repeat(is_split, n_words)]
-        n_words = np.where(is_split, n_words, 0)
+    if growth.words.shape[1]:
+        n_words = np.where(is_split, (columns.n_categories[feature] + 63) // 64, 0)
+        category_words = growth.words[:n][np.arange(growth.words.shape[1]) < n_words[:, None]]
         category_start = np.concatenate([[0], np.cumsum(n_words)])
         floats[n_words > 0, THRESHOLD] = np.nan
     return Tree(
-        n_features,
+        len(columns.n_categories),
         targets.n_classes,
         integers[:, LEFT],
         integers[:, RIGHT],
-        integers[:, FEATURE],
+        feature,
         floats[:, THRESHOLD],
         floats[:, IMPURITY],
         integers[:, N_SAMPLES],
         floats[:, NODE_WEIGHT],
-        values.copy().reshape(-1, *shape),  # the kernel leaves room for more nodes
+        growth.values[:n].copy().reshape(n, len(targets.n_classes), -1),
         integers[:, MISSING_LEFT].astype(np.uint8),
         category_start,
         category_words,
