@@ -7,11 +7,18 @@ from typing import Any, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone, is_classifier, is_regressor
+from sklearn.exceptions import NotFittedError
 from sklearn.utils import Bunch, assert_all_finite, check_random_state, get_tags
 from sklearn.utils._user_interface import _print_elapsed_time
-from sklearn.utils.metadata_routing import _routing_enabled, process_routing
+from sklearn.utils.metadata_routing import (
+    MetadataRouter,
+    MethodMapping,
+    _routing_enabled,
+    process_routing,
+)
 from sklearn.utils.metaestimators import _BaseComposition
 from sklearn.utils.parallel import Parallel, delayed
+from sklearn.utils.validation import check_is_fitted
 
 from fullspan.core.device import usable_cores
 from fullspan.estimators.saving import Saveable
@@ -105,6 +112,15 @@ class NamedEstimators(Saveable, MetaEstimatorMixin, _BaseComposition):  # type: 
         fitted = iter(self.estimators_)
         return Bunch(**{name: next(fitted) if kept else "drop" for name, kept in self._kept})
 
+    @property
+    def n_features_in_(self) -> int:
+        """Number of features seen in fit."""
+        try:
+            check_is_fitted(self)
+        except NotFittedError as error:
+            raise AttributeError(f"{type(self).__name__} object has no attribute n_features_in_") from error
+        return int(self.estimators_[0].n_features_in_)
+
     def _named(self) -> tuple[list[str], list[Any]]:
         """Names and estimators, checked: names are unique, something is left, all are of this one's kind."""
         if not self.estimators or not all(
@@ -145,6 +161,14 @@ class NamedEstimators(Saveable, MetaEstimatorMixin, _BaseComposition):  # type: 
         """The fit parameters of each estimator: without metadata routing, the sample weights for all."""
         weights = {key: value for key, value in fit_params.items() if key == "sample_weight"}
         return routed(self, "fit", fit_params, lambda: Bunch(**{name: Bunch(fit=weights) for name in names}))
+
+    def _route_parts(self) -> MetadataRouter:
+        """Hands each estimator's `fit` what the ensemble's is given."""
+        router = MetadataRouter(owner=self)
+        mapping = MethodMapping().add(caller="fit", callee="fit")
+        for name, estimator in self.estimators:
+            router.add(method_mapping=mapping, **{name: estimator})
+        return router
 
     def set_params(self, **params: Any) -> Self:
         """Set parameters of the ensemble or of its estimators; an estimator's name takes a new one or "drop".

@@ -2,255 +2,24 @@
 
 from __future__ import annotations
 
-from numbers import Integral
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from scipy import sparse
-from sklearn.base import (
-    ClassifierMixin,
-    RegressorMixin,
-    TransformerMixin,
-    _fit_context,
-    clone,
-    is_classifier,
-    is_regressor,
-)
-from sklearn.exceptions import NotFittedError
+from sklearn.base import ClassifierMixin, RegressorMixin, _fit_context, is_classifier, is_regressor
 
 # The default final estimators; fullspan's own linear models have the same interface.
 from sklearn.linear_model import LogisticRegression, RidgeCV
-from sklearn.model_selection import check_cv, cross_val_predict
-from sklearn.utils import Bunch, _safe_indexing
-from sklearn.utils._param_validation import HasMethods, StrOptions
-from sklearn.utils._repr_html.estimator import _VisualBlock
-from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, _raise_for_params
+from sklearn.utils._param_validation import StrOptions
+from sklearn.utils.metadata_routing import _raise_for_params
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
-from sklearn.utils.validation import (
-    _check_feature_names_in,
-    _check_method_params,
-    _check_response_method,
-    _estimator_has,
-    _num_samples,
-    check_is_fitted,
-    column_or_1d,
-)
+from sklearn.utils.validation import _estimator_has, check_is_fitted, column_or_1d
 
-from fullspan.estimators.combining import (
-    NamedEstimators,
-    fit_one,
-    in_order,
-    is_dropped,
-    require_finite_labels,
-    routed,
-    thread_count,
-)
-
-_ANY_METHOD = ["predict_proba", "decision_function", "predict"]
-_FINAL = ("final_estimator_", "final_estimator")
+from fullspan.estimators._stacking_base import FINAL, Stacking
+from fullspan.estimators.combining import require_finite_labels
 
 
-class _Stacking(TransformerMixin, NamedEstimators):  # type: ignore[misc]
-    """Fits the estimators, predicts each fold by fits on the others, and fits the final one with that."""
-
-    _parameter_constraints: ClassVar[dict[str, Any]] = {
-        "estimators": [list],
-        "final_estimator": [None, HasMethods("fit")],
-        "cv": ["cv_object", StrOptions({"prefit"})],
-        "n_jobs": [None, Integral],
-        "passthrough": ["boolean"],
-        "verbose": ["verbose"],
-    }
-
-    def _fit(self, X: Any, y: np.ndarray, fit_params: dict[str, Any], stack_method: str) -> Self:
-        names, estimators = self._named()
-        self.final_estimator_ = clone(self._final_or_default())
-        self._check_final(self.final_estimator_)
-        params = self._route_fit(names, fit_params)
-        left = [(n, e) for n, e in zip(names, estimators, strict=True) if not is_dropped(e)]
-        threads = thread_count(self.n_jobs, [estimator for _, estimator in left])
-        if self.cv == "prefit":
-            for _, estimator in left:
-                check_is_fitted(estimator)
-            fitted = [estimator for _, estimator in left]
-        else:
-            calls = [(fit_one, (clone(estimator), X, y, params[name]["fit"])) for name, estimator in left]
-            fitted = list(in_order(calls, threads))
-        self._keep(names, estimators, fitted)
-        self.stack_method_ = [_method_name(name, each, stack_method) for name, each in left]
-
-        rows = None
-        if self.cv == "prefit":
-            predictions = [
-                getattr(each, method)(X) for each, method in zip(fitted, self.stack_method_, strict=True)
-            ]
-        else:
-            splits, rows = self._splits(X, y)
-            predict_folds = [
-                (self._out_of_fold, (clone(estimator), X, y, splits, method, params[name]["fit"]))
-                for (name, estimator), method in zip(left, self.stack_method_, strict=True)
-            ]
-            predictions = list(in_order(predict_folds, threads))
-        if rows is not None:
-            fit_params = _check_method_params(X, fit_params, indices=rows)
-            X, y = _safe_indexing(X, rows), y[rows]
-            predictions = [_rows_of(each, rows) for each in predictions]
-        fit_one(self.final_estimator_, self._table(X, predictions), y, fit_params)
-        return self
-
-    def _splits(self, X: Any, y: np.ndarray) -> tuple[list[tuple[Any, Any]], np.ndarray | None]:
-        """The folds, the same for every estimator, and the rows that they predict where those are not all.
-
-        Folds in order of time leave the first rows out. Those are put into the first test fold, so that every
-        row has a prediction as `cross_val_predict` asks, and what is predicted for them is not used.
-        """
-        cv = check_cv(self.cv, y=y, classifier=is_classifier(self))
-        splits = [(np.asarray(train), np.asarray(test)) for train, test in cv.split(X, y)]
-        n = _num_samples(X)
-        times = np.zeros(n, dtype=np.int64)
-        for _, test in splits:
-            tested = np.flatnonzero(test) if test.dtype == bool else test
-            np.add.at(times, tested, 1)
-        if (times > 1).any():
-            raise ValueError(
-                f"cv tests row {np.argmax(times > 1)} in more than one fold; stacking needs one or none"
-            )
-        if (times == 1).all():
-            return splits, None
-        train, test = splits[0]
-        tested = np.flatnonzero(test) if test.dtype == bool else test
-        splits[0] = (train, np.concatenate([tested, np.flatnonzero(times == 0)]))
-        return splits, np.flatnonzero(times)
-
-    def _out_of_fold(
-        self, estimator: Any, X: Any, y: Any, splits: list[Any], method: str, params: dict[str, Any]
-    ) -> Any:
-        return cross_val_predict(
-            estimator, X, y, cv=splits, method=method, params=params, verbose=self.verbose
-        )
-
-    def _table(self, X: Any, predictions: list[Any]) -> Any:
-        """The final estimator's input: a column for each prediction, then `X` if that is passed through.
-
-        Of two columns of probabilities that sum to one the first is left out; a list of such pairs is what
-        classifiers give for several labels at once.
-        """
-        columns: list[Any] = []
-        for prediction, method in zip(predictions, self.stack_method_, strict=True):
-            if isinstance(prediction, list):
-                columns += [pair[:, 1:] for pair in prediction]
-            elif prediction.ndim == 1:
-                columns.append(prediction[:, None])
-            elif method == "predict_proba" and len(self.classes_) == 2:
-                columns.append(prediction[:, 1:])
-            else:
-                columns.append(prediction)
-        self._n_columns = [each.shape[1] for each in columns]
-        if not self.passthrough:
-            return np.hstack(columns)
-        if sparse.issparse(X):
-            return sparse.hstack([*columns, X], format=X.format)
-        return np.hstack([*columns, X])
-
-    @property
-    def n_features_in_(self) -> int:
-        """Number of features seen in fit."""
-        try:
-            check_is_fitted(self)
-        except NotFittedError as error:
-            raise AttributeError(f"{type(self).__name__} object has no attribute n_features_in_") from error
-        return int(self.estimators_[0].n_features_in_)
-
-    def transform(self, X: Any) -> Any:
-        """What the estimators predict: the final estimator's input.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-
-        Returns
-        -------
-        ndarray or sparse matrix of shape (n_samples, n_columns)
-            A column for each prediction (for each class, with probabilities of more than two), followed by
-            `X` with `passthrough`.
-        """
-        check_is_fitted(self)
-        predictions = [
-            getattr(estimator, method)(X)
-            for estimator, method in zip(self.estimators_, self.stack_method_, strict=True)
-        ]
-        return self._table(X, predictions)
-
-    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
-        """Names of the columns that `transform` gives.
-
-        Parameters
-        ----------
-        input_features : array-like of str, optional
-            Names of the features that are passed through; by default those seen in fit.
-
-        Returns
-        -------
-        ndarray of str objects
-        """
-        check_is_fitted(self, "n_features_in_")
-        input_features = _check_feature_names_in(self, input_features, generate_names=self.passthrough)
-        prefix = type(self).__name__.lower()
-        names = []
-        for name, width in zip(self._kept_names(), self._n_columns, strict=False):
-            suffixes = [""] if width == 1 else [str(column) for column in range(width)]
-            names += [f"{prefix}_{name}{suffix}" for suffix in suffixes]
-        if self.passthrough:
-            return np.concatenate((names, input_features))
-        return np.asarray(names, dtype=object)
-
-    def _predict(self, X: Any, predict_params: dict[str, Any]) -> np.ndarray:
-        asked = routed(
-            self,
-            "predict",
-            predict_params,
-            lambda: Bunch(final_estimator_=Bunch(predict=predict_params)),
-        )
-        check_is_fitted(self)
-        predicted: np.ndarray = self.final_estimator_.predict(
-            self.transform(X), **asked.final_estimator_["predict"]
-        )
-        return predicted
-
-    def get_metadata_routing(self) -> MetadataRouter:
-        """Which estimator is handed which metadata by `fit` and `predict`."""
-        router = MetadataRouter(owner=self)
-        for name, estimator in self.estimators:
-            router.add(method_mapping=MethodMapping().add(caller="fit", callee="fit"), **{name: estimator})
-        return router.add(
-            final_estimator_=getattr(self, "final_estimator_", self.final_estimator),
-            method_mapping=MethodMapping().add(caller="predict", callee="predict"),
-        )
-
-    def _sk_visual_block_(self) -> _VisualBlock:
-        names, estimators = zip(*self.estimators, strict=True)
-        first = _VisualBlock("parallel", estimators, names=names, dash_wrapped=False)
-        final = _VisualBlock(
-            "parallel", [self._final_or_default()], names=["final_estimator"], dash_wrapped=False
-        )
-        return _VisualBlock("serial", (first, final), dash_wrapped=False)
-
-
-def _method_name(name: str, estimator: Any, method: str) -> str:
-    wanted = _ANY_METHOD if method == "auto" else method
-    try:
-        found: str = _check_response_method(estimator, wanted).__name__
-    except AttributeError as error:
-        raise ValueError(f"Underlying estimator {name} does not implement the method {wanted}.") from error
-    return found
-
-
-def _rows_of(prediction: Any, rows: np.ndarray) -> Any:
-    return [each[rows] for each in prediction] if isinstance(prediction, list) else prediction[rows]
-
-
-class StackingClassifier(ClassifierMixin, _Stacking):  # type: ignore[misc]
+class StackingClassifier(ClassifierMixin, Stacking):  # type: ignore[misc]
     """Classifiers whose out-of-fold predictions a final classifier learns to combine.
 
     Parameters
@@ -313,7 +82,7 @@ class StackingClassifier(ClassifierMixin, _Stacking):  # type: ignore[misc]
     """
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
-        **_Stacking._parameter_constraints,
+        **Stacking._parameter_constraints,
         "stack_method": [StrOptions({"auto", "predict_proba", "decision_function", "predict"})],
     }
 
@@ -373,7 +142,7 @@ class StackingClassifier(ClassifierMixin, _Stacking):  # type: ignore[misc]
             self.classes_, codes = np.unique(column_or_1d(y, warn=True), return_inverse=True)
         return self._fit(X, codes, fit_params, self.stack_method)
 
-    @available_if(_estimator_has("predict", delegates=_FINAL))  # type: ignore[untyped-decorator]
+    @available_if(_estimator_has("predict", delegates=FINAL))  # type: ignore[untyped-decorator]
     def predict(self, X: Any, **predict_params: Any) -> np.ndarray:
         """Label for each row.
 
@@ -395,7 +164,7 @@ class StackingClassifier(ClassifierMixin, _Stacking):  # type: ignore[misc]
         labels: np.ndarray = self.classes_[codes]
         return labels
 
-    @available_if(_estimator_has("predict_proba", delegates=_FINAL))  # type: ignore[untyped-decorator]
+    @available_if(_estimator_has("predict_proba", delegates=FINAL))  # type: ignore[untyped-decorator]
     def predict_proba(self, X: Any) -> np.ndarray:
         """The final estimator's probabilities.
 
@@ -414,7 +183,7 @@ class StackingClassifier(ClassifierMixin, _Stacking):  # type: ignore[misc]
             return np.column_stack([each[:, 0] for each in probabilities])
         return np.asarray(probabilities)
 
-    @available_if(_estimator_has("decision_function", delegates=_FINAL))  # type: ignore[untyped-decorator]
+    @available_if(_estimator_has("decision_function", delegates=FINAL))  # type: ignore[untyped-decorator]
     def decision_function(self, X: Any) -> np.ndarray:
         """The final estimator's decision values.
 
@@ -430,7 +199,7 @@ class StackingClassifier(ClassifierMixin, _Stacking):  # type: ignore[misc]
         return np.asarray(self.final_estimator_.decision_function(self.transform(X)))
 
 
-class StackingRegressor(RegressorMixin, _Stacking):  # type: ignore[misc]
+class StackingRegressor(RegressorMixin, Stacking):  # type: ignore[misc]
     """Regressors whose out-of-fold predictions a final regressor learns to combine.
 
     Parameters
@@ -551,7 +320,7 @@ class StackingRegressor(RegressorMixin, _Stacking):  # type: ignore[misc]
         _raise_for_params(fit_params, self, "fit", allow=["sample_weight"])
         return super().fit_transform(X, y, **fit_params)
 
-    @available_if(_estimator_has("predict", delegates=_FINAL))  # type: ignore[untyped-decorator]
+    @available_if(_estimator_has("predict", delegates=FINAL))  # type: ignore[untyped-decorator]
     def predict(self, X: Any, **predict_params: Any) -> np.ndarray:
         """Target for each row.
 

@@ -7,11 +7,10 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 from sklearn.base import ClassifierMixin, RegressorMixin, TransformerMixin, _fit_context, clone
-from sklearn.exceptions import NotFittedError
 from sklearn.preprocessing import LabelEncoder
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils._repr_html.estimator import _VisualBlock
-from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, _raise_for_params
+from sklearn.utils.metadata_routing import MetadataRouter, _raise_for_params
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import _check_feature_names_in, check_is_fitted, column_or_1d
@@ -53,15 +52,6 @@ class _Voting(TransformerMixin, NamedEstimators):  # type: ignore[misc]
         self._keep(names, estimators, list(in_order(calls, threads)))
         return self
 
-    @property
-    def n_features_in_(self) -> int:
-        """Number of features seen in fit."""
-        try:
-            check_is_fitted(self)
-        except NotFittedError as error:
-            raise AttributeError(f"{type(self).__name__} object has no n_features_in_ attribute.") from error
-        return int(self.estimators_[0].n_features_in_)
-
     def fit_transform(self, X: Any, y: Any = None, **fit_params: Any) -> np.ndarray:
         """Fit, and return what `transform` gives for the same rows.
 
@@ -84,6 +74,49 @@ class _Voting(TransformerMixin, NamedEstimators):  # type: ignore[misc]
         """[n_samples, n_estimators]."""
         return np.asarray([estimator.predict(X) for estimator in self.estimators_]).T
 
+    def _says(self, X: Any) -> np.ndarray:
+        return self._predictions(X)
+
+    def _suffixes(self) -> list[str]:
+        """What the columns of an estimator in `transform` add to its name."""
+        return [""]
+
+    def transform(self, X: Any) -> np.ndarray:
+        """What each estimator says.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray
+            Of regressors, their predictions, and of hard votes, codes of labels: (n_samples, n_estimators).
+            Of soft votes, probabilities: (n_samples, n_estimators * n_classes), or
+            (n_estimators, n_samples, n_classes) without `flatten_transform`.
+        """
+        check_is_fitted(self)
+        return self._says(X)
+
+    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
+        """Names of the columns that `transform` gives.
+
+        Parameters
+        ----------
+        input_features : array-like of str, optional
+            Only checked against the names seen in fit.
+
+        Returns
+        -------
+        ndarray of str objects
+        """
+        check_is_fitted(self, "n_features_in_")
+        suffixes = self._suffixes()
+        _check_feature_names_in(self, input_features, generate_names=False)
+        prefix = type(self).__name__.lower()
+        names = [f"{prefix}_{name}{suffix}" for name in self._kept_names() for suffix in suffixes]
+        return np.asarray(names, dtype=object)
+
     def _weights_kept(self) -> list[float] | None:
         """The weights of the estimators that are not dropped."""
         if self.weights is None:
@@ -92,11 +125,7 @@ class _Voting(TransformerMixin, NamedEstimators):  # type: ignore[misc]
 
     def get_metadata_routing(self) -> MetadataRouter:
         """Which estimator is handed which metadata by `fit`."""
-        router = MetadataRouter(owner=self)
-        mapping = MethodMapping().add(caller="fit", callee="fit")
-        for name, estimator in self.estimators:
-            router.add(method_mapping=mapping, **{name: estimator})
-        return router
+        return self._route_parts()
 
     def _sk_visual_block_(self) -> _VisualBlock:
         names, estimators = zip(*self.estimators, strict=True)
@@ -271,48 +300,20 @@ class VotingClassifier(ClassifierMixin, _Voting):  # type: ignore[misc]
         """[n_estimators, n_samples, n_classes]."""
         return np.asarray([estimator.predict_proba(X) for estimator in self.estimators_])
 
-    def transform(self, X: Any) -> np.ndarray:
-        """What each estimator says.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-
-        Returns
-        -------
-        ndarray
-            Hard votes: codes of labels, (n_samples, n_estimators). Soft votes: probabilities,
-            (n_samples, n_estimators * n_classes), or (n_estimators, n_samples, n_classes) without
-            `flatten_transform`.
-        """
-        check_is_fitted(self)
+    def _says(self, X: Any) -> np.ndarray:
         if self.voting == "hard":
             return self._predictions(X)
         probabilities = self._probabilities(X)
         return np.hstack(list(probabilities)) if self.flatten_transform else probabilities
 
-    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
-        """Names of the columns that `transform` gives.
-
-        Parameters
-        ----------
-        input_features : array-like of str, optional
-            Only checked against the names seen in fit.
-
-        Returns
-        -------
-        ndarray of str objects
-        """
-        check_is_fitted(self, "n_features_in_")
-        if self.voting == "soft" and not self.flatten_transform:
+    def _suffixes(self) -> list[str]:
+        if self.voting == "hard":
+            return [""]
+        if not self.flatten_transform:
             raise ValueError(
                 "get_feature_names_out is not supported when `voting='soft'` and `flatten_transform=False`"
             )
-        _check_feature_names_in(self, input_features, generate_names=False)
-        prefix = type(self).__name__.lower()
-        suffixes = [""] if self.voting == "hard" else [str(code) for code in range(len(self.classes_))]
-        names = [f"{prefix}_{name}{suffix}" for name in self._kept_names() for suffix in suffixes]
-        return np.asarray(names, dtype=object)
+        return [str(code) for code in range(len(self.classes_))]
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -412,34 +413,3 @@ class VotingRegressor(RegressorMixin, _Voting):  # type: ignore[misc]
         """
         check_is_fitted(self)
         return np.average(self._predictions(X), axis=1, weights=self._weights_kept())
-
-    def transform(self, X: Any) -> np.ndarray:
-        """Each estimator's prediction.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-
-        Returns
-        -------
-        ndarray of shape (n_samples, n_estimators)
-        """
-        check_is_fitted(self)
-        return self._predictions(X)
-
-    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
-        """Names of the columns that `transform` gives.
-
-        Parameters
-        ----------
-        input_features : array-like of str, optional
-            Only checked against the names seen in fit.
-
-        Returns
-        -------
-        ndarray of str objects
-        """
-        check_is_fitted(self, "n_features_in_")
-        _check_feature_names_in(self, input_features, generate_names=False)
-        prefix = type(self).__name__.lower()
-        return np.asarray([f"{prefix}_{name}" for name in self._kept_names()], dtype=object)
