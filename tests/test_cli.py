@@ -86,6 +86,7 @@ def test_a_missing_argument_is_named() -> None:
     done = fullspan("report")
     assert done.returncode == 2
     assert "run: is required" in done.stderr
+    assert "--target: is required" in fullspan("fit", "people.csv").stderr  # as it is typed
 
 
 def test_a_terminal_that_cannot_show_a_character_shows_a_question_mark() -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import datetime
 import json
+import signal
 import subprocess
 import sys
+import time
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +16,14 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from fullspan.core.errors import ConfigError, DataError
+from fullspan.core.errors import ConfigError, DataError, RunError
 from fullspan.estimators.table import infer_columns
-from fullspan.pipelines.fitting import FitConfig, read_problem
+from fullspan.pipelines.explaining import sampled_shap
+from fullspan.pipelines.fit_config import FitConfig
+from fullspan.pipelines.fit_report import remarks
+from fullspan.pipelines.fitting import fit, fitted
+from fullspan.pipelines.problem import make_folds, read_problem
+from fullspan.pipelines.scores import score_of_folds, scores_of
 
 
 def people(n: int = 240) -> pa.Table:
@@ -35,6 +43,7 @@ def people(n: int = 240) -> pa.Table:
             "planet": ["Earth"] * n,
             "income": income,
             "rich": income > np.median(income),
+            "tags": [["a"]] * n,
         }
     )
 
@@ -95,21 +104,22 @@ WRONG_TARGETS = [
     ("incme", "auto", ConfigError, "has no column 'incme'"),
     ("planet", "auto", DataError, "holds one class only: 'Earth'"),
     ("town", "regression", ConfigError, "a regression predicts numbers"),
-    ("id", "auto", DataError, "has 1 rows, fewer than 5 folds"),
+    ("id", "auto", DataError, "has 1 row, fewer than 5 folds, and 239 more of its 240 classes are as rare"),
+    ("tags", "auto", ConfigError, "--target: column 'tags' is list<.*>, which cannot be predicted"),
 ]
 
 
 @pytest.mark.parametrize(("target", "task", "error", "message"), WRONG_TARGETS)
 def test_wrong_targets(target: str, task: str, error: type[Exception], message: str, table: Path) -> None:
     with pytest.raises(error, match=message):
-        read_problem(table, target, task, 5)
+        read_problem(FitConfig.build({"data": table, "target": target, "task": task}))
 
 
 def test_fewer_rows_than_folds(tmp_path: Path) -> None:
     path = tmp_path / "few.csv"
     path.write_text("x,y\n1,2\n2,\n3,4\n")
     with pytest.raises(DataError, match="2 rows with a 'y', fewer than 5 folds"):
-        read_problem(path, "y", "auto", 5)
+        read_problem(FitConfig.build({"data": path, "target": "y"}))
 
 
 def test_unknown_model_is_named() -> None:
@@ -117,53 +127,309 @@ def test_unknown_model_is_named() -> None:
         FitConfig.build({"data": "a.csv", "target": "y", "model": ["forrest"]})
 
 
+TARGETS = [
+    (pa.array([0.0, 1.0] * 5), [0, 1]),  # classes that were floats because a row had none
+    (pa.array([0.5, 1.0] * 5), None),
+    (pa.array([3, 1, 2] * 5), [1, 2, 3]),
+    (pa.array([3, 1, 2, 3]), None),  # each too seldom for a class
+    (pa.array([Decimal(i) for i in range(10)], pa.decimal128(5, 2)), None),
+    (pa.array(range(30)), None),
+    (pa.array([True, False] * 5), [False, True]),
+    (pa.array(["yes", "no"] * 5), ["no", "yes"]),
+    (pa.array(["yes", "no"] * 5).dictionary_encode(), ["no", "yes"]),
+]
+
+
+@pytest.mark.parametrize(("target", "labels"), TARGETS, ids=lambda v: str(getattr(v, "type", "")) or None)
+def test_the_target_tells_the_task(target: pa.Array, labels: list[object] | None, tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    pyarrow.parquet.write_table(pa.table({"x": np.arange(len(target)) ** 2, "y": target}), path)
+    task = "regression" if pa.types.is_decimal(target.type) else "auto"
+    problem = read_problem(FitConfig.build({"data": path, "target": "y", "folds": 2, "task": task}))
+    assert problem.labels == labels
+    expected = np.array(target.cast(pa.float64())) if labels is None else None
+    got = problem.y if labels is None else [problem.labels[k] for k in problem.y]
+    np.testing.assert_array_equal(got, target.to_pylist() if expected is None else expected)
+
+
+def test_rows_without_a_target_are_left_out_and_infinite_values_named(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    config = FitConfig.build({"data": path, "target": "y", "folds": 2, "weight": "w"})
+
+    def problem_of(**columns: list[float | None]) -> object:
+        table = {"x": [1.0, 2.0, 3.0, 5.0], "w": [1.0, 2.0, 3.0, 4.0], "y": [0.5, None, np.nan, 2.5]}
+        pyarrow.parquet.write_table(pa.table({**table, **columns}), path)
+        return read_problem(config)
+
+    problem = problem_of()
+    assert problem.y.tolist() == [0.5, 2.5] and problem.weight.tolist() == [1, 4]
+    assert problem.n_without_target == 2 and problem.encoder.features == ["x"]
+    with pytest.raises(DataError, match="--target: column 'y' holds inf in row 4"):
+        problem_of(y=[0.5, None, 1.0, np.inf])
+    # Rows are counted as in the file, though one without a target comes before.
+    with pytest.raises(DataError, match="column 'x' holds -inf in row 3"):
+        problem_of(x=[1.0, 2.0, -np.inf, 5.0])
+    with pytest.raises(DataError, match=r"--weight: column 'w' holds -1.0 in row 1"):
+        problem_of(w=[-1.0, 1.0, 1.0, 1.0])
+
+
+def test_times_and_numbers_of_rows() -> None:
+    n = 30
+    days = [f"2024-01-{day % 28 + 1:02d}" for day in range(n)]
+    columns = {"id": range(n), "year": range(n), "day": days, "known": [None, "x"] * (n // 2), "y": range(n)}
+    table = pa.table(columns)
+    encoder, left_out = infer_columns(table, "y", ["y"])
+    assert left_out == {"id": "it numbers the rows"}  # by its name: a year tells something
+    assert [column.kind for column in encoder.columns] == ["number", "time", "category"]
+    # Times are times, be they texts, dates or timestamps.
+    dates = table.set_column(2, "day", table["day"].cast(pa.date32()))
+    np.testing.assert_array_equal(encoder.encode(dates), encoder.encode(table))
+    wrong = table.set_column(2, "day", pa.array(["soon"] * n))
+    with pytest.raises(DataError, match="column 'day' held times before and holds string now"):
+        encoder.encode(wrong)
+
+
+def test_folds_keep_groups_together_and_the_order(table: Path) -> None:
+    options = {"data": table, "target": "rich", "folds": 3}
+    problem = read_problem(FitConfig.build({**options, "group": "town"}))
+    assert "town" not in problem.encoder.features
+    for train, test in make_folds(problem, 3, 0):
+        assert not set(problem.groups[train]) & set(problem.groups[test])
+    problem = read_problem(FitConfig.build({**options, "order_by": "income"}))
+    income = np.array(problem.table["income"])
+    for train, test in make_folds(problem, 3, 0):
+        assert income[train].max() < income[test].min()
+    with pytest.raises(DataError, match="--group: column 'town' has 3 values, fewer than 4 folds"):
+        read_problem(FitConfig.build({**options, "group": "town", "folds": 4}))
+    with pytest.raises(ConfigError, match=r"--order-by: .* has no column 'incom'"):
+        read_problem(FitConfig.build({**options, "order_by": "incom"}))
+    with pytest.raises(DataError, match="--order-by: column 'age' is missing in 15 rows"):
+        read_problem(FitConfig.build({**options, "order_by": "age"}))
+
+
+def test_held_out_rows_are_unknown_to_what_prepares_them(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    rows = [
+        f"{'late' if i >= 30 else 'ab'[i % 2]},{i},{'new' if i >= 25 else 'pq'[i % 3 == 0]}"
+        for i in range(40)
+    ]
+    path.write_text("\n".join(["town,x,y", *rows]))
+    config = FitConfig.build({"data": path, "target": "y", "order_by": "x"})
+    problem = read_problem(config)
+    model, classes = fitted("tree", problem, np.arange(20), config)
+    assert model.encoder.columns[0].categories == ["a", "b"]
+    assert np.isnan(model.encoder.encode(problem.table)[30:, 0]).all()
+    assert [problem.labels[k] for k in classes] == ["p", "q"] == model.labels  # none is "new" so early
+
+
+@pytest.mark.parametrize("n_classes", [2, 4])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_scores_of_classes_are_scikit_learns(n_classes: int, weighted: bool) -> None:
+    from sklearn import metrics
+
+    rng = np.random.default_rng(1)
+    y = rng.permutation(np.arange(60) % n_classes)
+    predicted = rng.dirichlet(np.ones(n_classes), 60)
+    weight = rng.uniform(0.1, 2, 60) if weighted else None
+    scores = scores_of(n_classes, y, predicted, weight)
+    guess = predicted.argmax(axis=1)
+    classes = range(n_classes)
+    areas = [metrics.roc_auc_score(y == k, predicted[:, k], sample_weight=weight) for k in classes]
+    expected = {
+        "log_loss": metrics.log_loss(y, predicted, sample_weight=weight),
+        "accuracy": metrics.accuracy_score(y, guess, sample_weight=weight),
+        "balanced_accuracy": metrics.balanced_accuracy_score(y, guess, sample_weight=weight),
+        "roc_auc": np.mean(areas),
+        "brier": metrics.brier_score_loss(y, predicted, sample_weight=weight, scale_by_half=n_classes == 2),
+    }
+    assert scores.keys() == expected.keys()
+    np.testing.assert_allclose(list(scores.values()), list(expected.values()), rtol=1e-12)
+
+
+def test_scores_of_values_and_of_folds_that_do_not_tell() -> None:
+    from sklearn import metrics
+
+    rng = np.random.default_rng(2)
+    y, predicted, weight = rng.normal(size=20), rng.normal(size=(20, 1)), rng.uniform(0.1, 2, 20)
+    scores = scores_of(None, y, predicted, weight)
+    assert scores["r2"] == pytest.approx(metrics.r2_score(y, predicted, sample_weight=weight), rel=1e-12)
+    mse = metrics.mean_squared_error(y, predicted, sample_weight=weight)
+    assert scores["rmse"] == pytest.approx(np.sqrt(mse), rel=1e-12)
+    one_class = scores_of(2, np.zeros(3, int), np.full((3, 2), 0.5), None)
+    assert np.isnan(one_class["roc_auc"]) and one_class["brier"] == 0.25
+    both = scores_of(2, np.array([0, 1]), np.array([[0.9, 0.1], [0.2, 0.8]]), None)
+    line = score_of_folds("tree", [one_class, both], 1.0)
+    assert line.scores["roc_auc"] == 1.0 and line.scores["accuracy"] == 1.0
+    assert score_of_folds("tree", [one_class, one_class], 1.0).scores["roc_auc"] is None
+
+
+def test_sampled_shap_values() -> None:
+    rng = np.random.default_rng(0)
+    X, background = rng.normal(size=(5, 4)), rng.normal(size=(1, 4))
+    slope = np.array([1.0, -2.0, 0.5, 3.0])
+    values = sampled_shap(lambda X: (X @ slope)[:, None], X, background, [[0], [1, 2], [3]], 2, rng)
+    steps = (X - background) * slope
+    grouped = np.stack([steps[:, 0], steps[:, 1] + steps[:, 2], steps[:, 3]], axis=1)
+    np.testing.assert_allclose(values[:, :, 0], grouped, atol=1e-12)
+
+    def twisted(X: np.ndarray) -> np.ndarray:
+        return np.stack([X[:, 0] * X[:, 1], np.sin(X).sum(axis=1)], axis=1)
+
+    values = sampled_shap(twisted, X, background, [[0], [1], [2], [3]], 3, rng)
+    np.testing.assert_allclose(values.sum(axis=1), twisted(X) - twisted(background), atol=1e-12)
+
+
+def test_remarks_warn_of_a_useless_and_of_a_perfect_model() -> None:
+    def fit_with(best: float, baseline: float) -> dict[str, object]:
+        lines = [
+            {"model": "tree", "scores": {"rmse": best}},
+            {"model": "baseline", "scores": {"rmse": baseline}},
+        ]
+        rest = {"best": "tree", "target": "y", "n_without_target": 0, "importances": [{"column": "z"}]}
+        return {"leaderboard": lines, **rest}
+
+    assert list(remarks(fit_with(0.5, 1.0))) == []
+    assert "no model beats the baseline" in next(remarks(fit_with(1.1, 1.0)))
+    assert "--ignore 'z'" in next(remarks(fit_with(0.01, 1.0)))
+
+
 def test_classification_from_the_command_line(table: Path, tmp_path: Path) -> None:
     words = ["fit", table, "--target", "rich", "--model", "all", "--folds", "3", "--run", "run"]
     done = fullspan(*words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+    assert "target: 'rich', classification, 2 classes; 240 rows\n" in done.stdout
     assert "left out 'id': nearly every row has another text" in done.stdout
+    assert "there is nearly no error; if 'income' is known only after 'rich'" in done.stdout
     found = json.loads((tmp_path / "run" / "fit.json").read_text("utf-8"))
-    assert found["left_out"].keys() == {"id", "planet"}
+    assert found["left_out"].keys() == {"id", "planet", "tags"}
     scores = {line["model"]: line["scores"] for line in found["leaderboard"]}
     assert scores.keys() == {"baseline", "tree", "forest", "bagging", "adaboost", "gbdt", "xgb"}
-    assert scores["baseline"]["roc_auc"] == 0.5
+    assert scores["baseline"]["roc_auc"] == 0.5 == scores["baseline"]["balanced_accuracy"]
     assert scores[found["best"]]["roc_auc"] > 0.95  # income gives it away
     report = (tmp_path / "run" / "report.html").read_text("utf-8")
-    for title in ("Leaderboard", "Ranking", "Calibration", "Confusion matrix", "Permutation importances"):
+    for title in (
+        "Leaderboard", "ROC and precision-recall curves", "Calibration", "Confusion matrix", "Learning curve",
+        "Permutation importances", "SHAP values", "Columns",
+    ):  # fmt: skip
         assert f"<h2>{title}</h2>" in report
-    assert found["importances"][0]["feature"] == "income"
+    assert found["importances"][0]["column"] == "income" == found["explained_columns"][0]
 
     # The run is not overwritten; going on with it repeats no finished fold.
     again = fullspan(*words, cwd=tmp_path)
-    assert again.returncode == 2 and "holds a run already" in again.stderr
+    assert again.returncode == 2 and "go on with it by `fullspan fit --run run --resume`" in again.stderr
     before = (tmp_path / "run" / "folds" / "gbdt-1.npz").stat().st_mtime_ns
-    assert fullspan(*words, "--resume", cwd=tmp_path).returncode == 0
+    assert fullspan("fit", "--run", "run", "--resume", cwd=tmp_path).returncode == 0
     assert (tmp_path / "run" / "folds" / "gbdt-1.npz").stat().st_mtime_ns == before
-    other = fullspan(*words, "--resume", "--seed", "3", cwd=tmp_path)
-    assert other.returncode == 2 and "begun with another seed" in other.stderr
+    assert json.loads((tmp_path / "run" / "fit.json").read_text("utf-8")) == found
 
     done = fullspan("predict", "run", table, "--out", "out.parquet", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     out = pyarrow.parquet.read_table(tmp_path / "out.parquet").to_pydict()
-    assert np.mean([a == str(b).lower() for a, b in zip(out["prediction"], out["rich"], strict=True)]) > 0.95
+    assert np.mean([a is b for a, b in zip(out["prediction"], out["rich"], strict=True)]) > 0.95
     np.testing.assert_allclose(np.add(out["probability_true"], out["probability_false"]), 1, atol=1e-6)
 
 
-@pytest.mark.parametrize("model", ["forest", "xgb"])
-def test_regression_from_the_command_line(model: str, table: Path, tmp_path: Path) -> None:
-    words = ["fit", table, "--target", "income", "--model", model, "--folds", "3", "--run", "run"]
-    done = fullspan(*words, cwd=tmp_path)
+def test_a_run_goes_on_with_its_own_options_and_data(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("x,y\n" + "".join(f"{i},{i % 7}.5\n" for i in range(20)))
+    run = tmp_path / "run"
+    options = {"data": tmp_path / "t.csv", "target": "y", "model": ["tree"], "run": run}
+    with pytest.raises(ConfigError, match=r"--resume: .*run holds no run to go on with"):
+        FitConfig.build({**options, "resume": True})
+    FitConfig.build({**options, "data_sha256": "0" * 64}).write(run / "config.yaml")
+    again = FitConfig.build({"run": run, "resume": True})
+    assert (again.target, again.model) == ("y", ["tree"])
+    with pytest.raises(ConfigError, match="begun with another seed: 0, not 3"):
+        FitConfig.build({"run": run, "resume": True, "seed": 3})
+    with pytest.raises(DataError, match=r"--data-sha256: .*t.csv is not the table that was meant"):
+        fit(again)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "notes.txt").write_text("mine")
+    with pytest.raises(RunError, match=r"--run: .*other is not a run: it holds 'notes.txt'"):
+        fit(FitConfig.build({**options, "run": tmp_path / "other"}))
+
+
+def started(words: list[str | Path], cwd: Path, n_files: int) -> subprocess.Popen[str]:
+    """A fit that has finished some of its folds, and not all."""
+    command = [sys.executable, "-m", "fullspan", *map(str, words)]
+    process = subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 600
+    while len(list(cwd.glob("run/folds/*.npz"))) < n_files and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    return process
+
+
+def test_ctrl_c_and_a_kill_lose_no_finished_fit(table: Path, tmp_path: Path) -> None:
+    options = ["--target", "income", "--model", "forest", "--folds", "8"]
+    stopped = started(["fit", table, *options, "--run", "run"], tmp_path, 9)  # the baseline's 8 and one
+    stopped.send_signal(signal.SIGINT)
+    _, stderr = stopped.communicate()
+    assert stopped.returncode == 130, stderr
+    assert "go on with: fullspan fit --run run --resume" in stderr and "Traceback" not in stderr
+    n_kept = len(list(tmp_path.glob("run/folds/*.npz")))
+    assert f"run keeps {n_kept} finished fits" in stderr and 9 <= n_kept < 16
+
+    killed = started(["fit", "--run", "run", "--resume"], tmp_path, n_kept + 2)
+    killed.kill()
+    assert "fits were done before" in killed.communicate()[0]
+    kept = sorted(tmp_path.glob("run/folds/forest-*.npz"))
+    kept[0].write_bytes(kept[0].read_bytes()[:100])  # a failing disk
+    assert fullspan("fit", "--run", "run", "--resume", cwd=tmp_path).returncode == 0
+    assert not list(tmp_path.glob("run/**/.*.partial"))
+
+    whole = fullspan("fit", table, *options, "--run", "whole", cwd=tmp_path)
+    assert whole.returncode == 0, whole.stderr
+    one, other = (json.loads((tmp_path / run / "fit.json").read_text("utf-8")) for run in ("run", "whole"))
+    for found in (one, other):
+        found.pop("command")
+        for line in found["leaderboard"]:
+            line.pop("seconds")
+    assert one == other
+    first, second = (fullspan("predict", run, table, cwd=tmp_path).stdout for run in ("run", "whole"))
+    assert first == second and first
+
+
+@pytest.fixture(scope="module")
+def regression_run(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("fit")
+    words = ["fit", table, "--target", "income", "--model", "xgb", "--folds", "3", "--run", "run"]
+    done = fullspan(*words, "--ignore", "rich", cwd=path)
     assert done.returncode == 0, done.stderr
-    found = json.loads((tmp_path / "run" / "fit.json").read_text("utf-8"))
+    return path / "run"
+
+
+def test_regression_from_the_command_line(regression_run: Path, table: Path, tmp_path: Path) -> None:
+    found = json.loads((regression_run / "fit.json").read_text("utf-8"))
     scores = {line["model"]: line["scores"] for line in found["leaderboard"]}
-    assert scores[model]["r2"] > 0.8 > scores["baseline"]["r2"]
-    assert "<h2>Residuals</h2>" in (tmp_path / "run" / "report.html").read_text("utf-8")
-    done = fullspan("predict", "run", table, cwd=tmp_path)
+    assert scores["xgb"]["r2"] > 0.8 > scores["baseline"]["r2"]
+    assert "rich" not in {entry["column"] for entry in found["importances"]}
+    report = (regression_run / "report.html").read_text("utf-8")
+    assert "<h2>Residuals</h2>" in report and "<h2>SHAP values</h2>" in report
+    done = fullspan("predict", regression_run, table, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith('"id","age","town","school","planet","income","rich","prediction"\n')
-    assert len(done.stdout.splitlines()) == 241
+    assert done.stdout.startswith("id,age,town,school,planet,income,rich,tags,prediction\n")
+    assert len(done.stdout.splitlines()) == 241 and done.stderr == ""
 
 
-def test_predict_without_a_model(tmp_path: Path, table: Path) -> None:
+def test_predict_reads_standard_input_and_tells_what_is_unknown(regression_run: Path) -> None:
+    words = [sys.executable, "-m", "fullspan", "predict", str(regression_run), "-"]
+    rows = "age,town,school,extra\n30,Bonn,12.5,a\n,Paris,12.5,b\n50,,,c\n"
+    done = subprocess.run(words, input=rows, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("age,town,school,extra,prediction\n30,Bonn,12.5,a,")
+    assert done.stderr == (
+        "note: 1 of 3 rows have a 'town' that the model does not know, such as 'Paris'; "
+        "it counts as missing\n"
+    )
+    done = subprocess.run(words, input="age,town\n1,Bonn\n", capture_output=True, text=True)
+    assert done.returncode == 2 and "the table has no column 'school'" in done.stderr
+
+
+def test_predict_without_a_model(tmp_path: Path, table: Path, regression_run: Path) -> None:
     done = fullspan("predict", tmp_path, table, cwd=tmp_path)
     assert done.returncode == 2 and "holds no model.fullspan" in done.stderr
+    content = bytearray((regression_run / "model.fullspan").read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    (tmp_path / "model.fullspan").write_bytes(content)
+    done = fullspan("predict", tmp_path, table, cwd=tmp_path)
+    assert done.returncode == 2 and "model.fullspan" in done.stderr and "damaged" in done.stderr

@@ -6,6 +6,7 @@ import inspect
 import types
 import typing
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -33,7 +34,7 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
         file = flags.pop("config", None)
         values = read_yaml(file) if file else {}
         values |= {name: value for name, value in flags.items() if value not in (None, [], ())}
-        command(options.build(values))
+        command(options.build(values, partial(_flag, options)))
 
     parameters = [_parameter(name, field) for name, field in options.model_fields.items()]
     if parameters:
@@ -63,13 +64,20 @@ def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
         )
     flag = name.replace("_", "-")
     flags = f"--{flag}/--no-{flag}" if kind is bool else f"--{flag}"
-    return _keyword(
-        name, Annotated[kind | None, typer.Option(flags, help=required + help_, show_default=False)]
-    )
+    inner = typing.get_args(kind) if typing.get_origin(kind) is list else ()
+    metavar = f"<{inner[0].__name__.lower()}>" if inner else None  # one each time that it is given
+    option = typer.Option(flags, help=required + help_, show_default=False, metavar=metavar)
+    return _keyword(name, Annotated[kind | None, option])
 
 
 def _keyword(name: str, annotation: Any, default: Any = None) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
+
+
+def _flag(options: type[Config], name: str) -> str:
+    """How the command line writes an option."""
+    field = options.model_fields.get(name)
+    return name if field is None or _is_argument(field) else f"--{name.replace('_', '-')}"
 
 
 def _is_argument(field: FieldInfo) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -52,8 +52,14 @@ class Config(pydantic.BaseModel):
     )
 
     @classmethod
-    def build(cls, values: Mapping[str, Any]) -> Self:
+    def build(cls, values: Mapping[str, Any], spell: Callable[[str], str] = str) -> Self:
         """Validate `values`; the error names the option, the value and what was expected.
+
+        Parameters
+        ----------
+        values : mapping of str to object
+        spell : callable, optional
+            From the name of a field to how it was written, such as ``--eval-data`` on the command line.
 
         Raises
         ------
@@ -68,7 +74,7 @@ class Config(pydantic.BaseModel):
         try:
             return cls.model_validate(dict(values))
         except pydantic.ValidationError as error:
-            raise ConfigError("\n".join(_explain(detail) for detail in error.errors())) from None
+            raise ConfigError("\n".join(_explain(detail, spell) for detail in error.errors())) from None
 
     @classmethod
     def read(cls, path: Path | str) -> Self:
@@ -110,8 +116,9 @@ def _has_mark(annotation: Any, mark: type) -> bool:
     return False
 
 
-def _explain(detail: Any) -> str:
-    option = ".".join(str(part) for part in detail["loc"]) or "options"
+def _explain(detail: Any, spell: Callable[[str], str]) -> str:
+    first, *inner = map(str, detail["loc"] or ["options"])
+    option = ".".join([spell(first), *inner])
     message = detail["msg"].removeprefix("Value error, ")
     if detail["type"] == "missing":
         return f"{option}: is required"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ from fullspan.estimators.saving import Saveable
 
 MOST_CATEGORIES = 254
 """Values of a text column that get a code of their own; rarer ones are treated as missing."""
+_NAME_OF_A_KEY = re.compile(r"^$|^unnamed: 0$|(^|[\W_])(id|uuid|rowid|index|key)$", re.IGNORECASE)
 
 
 class Column(Saveable):
@@ -50,12 +53,28 @@ class Column(Saveable):
             codes = pc.index_in(_as_text(values), value_set=pa.array(self.categories, pa.string()))
             return [_floats(codes)]
         if self.kind == "time":
-            if not pa.types.is_temporal(values.type):
-                raise DataError(f"column {self.name!r} held times before and holds {values.type} now")
-            moments = values.cast(pa.timestamp("us"))
+            moments = self._moments(values)
             parts = [pc.month(moments), pc.day_of_week(moments), pc.hour(moments)]
             return [_floats(moments.cast(pa.int64())) / 1e6, *(_floats(part) for part in parts)]
         return [self._numbers(values)]
+
+    def unknown(self, values: pa.ChunkedArray) -> pa.ChunkedArray:
+        """Of a category: the values that have no code, one a row; they are encoded as missing."""
+        texts = _as_text(values).drop_null()
+        return texts.filter(pc.invert(pc.is_in(texts, value_set=pa.array(self.categories, pa.string()))))
+
+    def refitted(self, values: pa.ChunkedArray) -> Column:
+        """The column with the categories of these values alone."""
+        return Column(self.name, self.kind, _categories(values)) if self.kind == "category" else self
+
+    def _moments(self, values: pa.ChunkedArray) -> pa.ChunkedArray:
+        moments = values if pa.types.is_temporal(values.type) else as_times(values)
+        if moments is None:
+            raise DataError(
+                f"column {self.name!r} held times before and holds {values.type} now",
+                "write times as 2024-01-31 or 2024-01-31 07:30:00",
+            )
+        return moments.cast(pa.timestamp("us"), safe=False)
 
     def _numbers(self, values: pa.ChunkedArray) -> np.ndarray:
         if pa.types.is_null(values.type):
@@ -97,6 +116,19 @@ class TableEncoder(Saveable):
         """Which of the matrix's columns hold codes of categories, bool [n_features]."""
         return np.array([column.kind == "category" for column in self.columns for _ in column.features])
 
+    def positions(self) -> list[list[int]]:
+        """For each column, where its features stand in the matrix."""
+        out: list[list[int]] = []
+        start = 0
+        for column in self.columns:
+            out.append(list(range(start, start + len(column.features))))
+            start += len(column.features)
+        return out
+
+    def refitted(self, table: pa.Table) -> TableEncoder:
+        """The same columns with the categories of this table alone, so that none is known from other rows."""
+        return TableEncoder([column.refitted(table[column.name]) for column in self.columns])
+
     def encode(self, table: pa.Table) -> np.ndarray:
         """The matrix of a table, float64 [n_rows, n_features]; NaN for NULL and for unknown categories.
 
@@ -105,21 +137,33 @@ class TableEncoder(Saveable):
         DataError
             If a column is missing or holds another type.
         """
+        absent = [column.name for column in self.columns if column.name not in table.column_names]
+        if absent:
+            shown = ", ".join(map(repr, absent[:5])) + (" …" if len(absent) > 5 else "")
+            raise DataError(
+                f"the table has no column{'s' if len(absent) > 1 else ''} {shown}",
+                did_you_mean(absent[0], table.column_names),
+            )
         out = np.empty((table.num_rows, len(self.features)))
         position = 0
         for column in self.columns:
-            if column.name not in table.column_names:
-                raise DataError(
-                    f"the table has no column {column.name!r}", did_you_mean(column.name, table.column_names)
-                )
             for feature in column.encode(table[column.name]):
                 out[:, position] = feature
                 position += 1
         return out
 
 
-def infer_columns(table: pa.Table, target: str) -> tuple[TableEncoder, dict[str, str]]:
+def infer_columns(
+    table: pa.Table, target: str, ignored: Collection[str] = ()
+) -> tuple[TableEncoder, dict[str, str]]:
     """Decide by type and content what each column but the target is.
+
+    Parameters
+    ----------
+    table : pyarrow.Table
+    target : str
+    ignored : collection of str, optional
+        Further columns that are no features; they are not among those returned as left out.
 
     Returns
     -------
@@ -145,7 +189,7 @@ def infer_columns(table: pa.Table, target: str) -> tuple[TableEncoder, dict[str,
     """
     columns, left_out = [], {}
     for name in table.column_names:
-        if name != target:
+        if name != target and name not in ignored:
             column = _infer(name, table[name])
             if isinstance(column, str):
                 left_out[name] = column
@@ -162,24 +206,58 @@ def _infer(name: str, values: pa.ChunkedArray) -> Column | str:
     kind = values.type
     if pa.types.is_nested(kind) or pa.types.is_binary(kind):
         return f"its type is {kind} (explode or convert it with `fullspan sql`)"
-    counts = pc.value_counts(values.drop_null())
-    if len(counts) < 2:
-        return "it holds one value only" if len(counts) else "it holds no value"
+    known = values.drop_null()
+    if pa.types.is_floating(kind):
+        known = known.filter(pc.invert(pc.is_nan(known)))
+    n_values = len(pc.unique(known.cast(pa.string()) if is_text(kind) else known))
+    if n_values == 0:
+        return "it holds no value"
+    if n_values == 1 and len(known) == len(values):
+        return "it holds one value only"
     if pa.types.is_temporal(kind) and not pa.types.is_duration(kind) and not pa.types.is_time(kind):
         return Column(name, "time")
+    if pa.types.is_integer(kind) and n_values == len(values) > 20 and _NAME_OF_A_KEY.search(name):
+        return "it numbers the rows"
     if pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_decimal(kind):
         return Column(name, "number")
     if pa.types.is_boolean(kind):
         return Column(name, "number")
-    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_dictionary(kind)):
+    if not is_text(kind):
         return f"its type is {kind}"
-    if len(counts) > 20 and len(counts) > len(values) / 2:
+    if as_times(values) is not None:
+        return Column(name, "time")
+    if n_values > 20 and n_values > len(values) / 2:
         return "nearly every row has another text"
-    texts = _as_text(values)
-    by_frequency = sorted(
-        pc.value_counts(texts.drop_null()).to_pylist(), key=lambda c: (-c["counts"], c["values"])
-    )
-    return Column(name, "category", [c["values"] for c in by_frequency[:MOST_CATEGORIES]])
+    return Column(name, "category", _categories(values))
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Whether values of this Arrow type are read as texts."""
+    if pa.types.is_dictionary(kind):
+        return is_text(kind.value_type)
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def as_times(values: pa.ChunkedArray) -> pa.ChunkedArray | None:
+    """Texts such as 2024-01-31 or 2024-01-31T07:30:00Z as timestamps; None unless every value is one."""
+    if not is_text(values.type):
+        return None
+    texts = values.cast(pa.string())
+    if not pc.all(pc.match_substring_regex(texts, r"^\d{4}-\d\d-\d\d"), min_count=1).as_py():
+        return None
+    for kind in (pa.timestamp("us"), pa.timestamp("us", "UTC")):
+        try:
+            return texts.cast(kind)
+        except pa.ArrowInvalid:
+            continue
+    return None
+
+
+def _categories(values: pa.ChunkedArray) -> list[str]:
+    """The most frequent texts, the first among equals by the alphabet."""
+    counts = pc.value_counts(_as_text(values).drop_null()).to_pylist()
+    by_frequency = sorted(counts, key=lambda c: (-c["counts"], c["values"]))
+    return [c["values"] for c in by_frequency[:MOST_CATEGORIES]]
 
 
 def _as_text(values: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -202,8 +280,8 @@ class TableModel(Saveable):
     estimator : estimator
     target : str
         Name of the column that it predicts.
-    labels : list of str or None
-        Of a classifier, what its classes 0, 1, ... are called; None for a regressor.
+    labels : list of bool, int or str, or None
+        Of a classifier, what its classes 0, 1, ... stand for in the target; None for a regressor.
     fill : ndarray or None
         Stands for missing values where the estimator takes none, float64 [n_features].
     """
@@ -213,7 +291,7 @@ class TableModel(Saveable):
         encoder: TableEncoder,
         estimator: Any,
         target: str,
-        labels: list[str] | None,
+        labels: list[Any] | None,
         fill: np.ndarray | None,
     ) -> None:
         self.encoder = encoder
@@ -222,9 +300,12 @@ class TableModel(Saveable):
         self.labels = labels
         self.fill = fill
 
-    def matrix(self, table: pa.Table) -> np.ndarray:
-        """What the estimator takes, float64 [n_rows, n_features]."""
-        return filled(self.encoder.encode(table), self.fill)
+    def outputs(self, X: np.ndarray) -> np.ndarray:
+        """Probabilities [n_rows, n_classes] or values [n_rows, 1] of a matrix that `encoder` made."""
+        X = X if self.fill is None else np.where(np.isnan(X), self.fill, X)
+        if self.labels is not None:
+            return np.asarray(self.estimator.predict_proba(X), np.float64)
+        return np.asarray(self.estimator.predict(X), np.float64).reshape(-1, 1)
 
     def predict(self, table: pa.Table) -> pa.Table:
         """Predictions as a table: `prediction` and, of a classifier, `probability_<label>` for each label.
@@ -234,17 +315,25 @@ class TableModel(Saveable):
         DataError
             If a column is missing or holds another type.
         """
-        X = self.matrix(table)
+        outputs = self.outputs(self.encoder.encode(table))
         if self.labels is None:
-            return pa.table({"prediction": np.asarray(self.estimator.predict(X), np.float64)})
-        probability = self.estimator.predict_proba(X)
-        labels = np.array(self.labels, dtype=object)
-        columns: dict[str, Any] = {"prediction": pa.array(labels[probability.argmax(axis=1)])}
+            return pa.table({"prediction": outputs[:, 0]})
+        likeliest = pa.array(outputs.argmax(axis=1), pa.int64())
+        columns = {"prediction": pc.take(pa.array(self.labels), likeliest)}
         for index, label in enumerate(self.labels):
-            columns[f"probability_{label}"] = pa.array(probability[:, index].astype(np.float64))
+            columns[f"probability_{label_text(label)}"] = pa.array(outputs[:, index])
         return pa.table(columns)
 
+    def unknown(self, table: pa.Table) -> dict[str, pa.ChunkedArray]:
+        """By column, the texts that were not met in fitting (or were too rare), where there are any."""
+        found = {
+            column.name: column.unknown(table[column.name])
+            for column in self.encoder.columns
+            if column.kind == "category"
+        }
+        return {name: texts for name, texts in found.items() if len(texts)}
 
-def filled(X: np.ndarray, fill: np.ndarray | None) -> np.ndarray:
-    """`X` with missing values replaced by each column's `fill`, or as it is without one."""
-    return X if fill is None else np.where(np.isnan(X), fill, X)
+
+def label_text(label: bool | int | str) -> str:
+    """A class as text: true and false as SQL writes them."""
+    return ("true" if label else "false") if isinstance(label, bool) else str(label)

@@ -20,11 +20,19 @@ from fullspan.core.config import Argument, Config, InputPath, read_yaml
 from fullspan.core.errors import RunError
 from fullspan.core.files import replacing
 from fullspan.core.runs import read_metrics
-from fullspan.pipelines.fit_report import fit_figures, fit_plots, leaderboard
+from fullspan.pipelines.fit_report import (
+    columns_table,
+    fit_figures,
+    fit_plots,
+    fitted_from,
+    leaderboard,
+    remarks,
+)
 from fullspan.pipelines.plots import Plot, as_svg, new_figure
 from fullspan.pipelines.recipe import closing_lines, read_json, step_records
 
 _PREVIEW_ROWS = 3
+_MOST_COLUMNS = 200
 _CELL_CHARACTERS = 600
 
 
@@ -77,14 +85,15 @@ def write_report(run_path: Path) -> Path:
     )
     html = environment.get_template("report.html.jinja").render(
         title=config.get("name") or run_path.name,
-        description=config.get("description") or "",
+        description=config.get("description") or (fitted_from(fit) if fit else ""),
         figures=[*(fit_figures(fit) if fit else ()), *_figures(metrics, evaluation)],
         plots=[
             *(fit_plots(run_path, fit) if fit else ()),
             *(plot for path, lines in metrics.items() for plot in _plots(path, lines)),
         ],
         samples=evaluation.get("samples", []),
-        tables=[*_leaderboard(fit), *_previews(run_path)],
+        leaderboard=list(_leaderboard(fit)),
+        tables=[*_columns(fit), *_previews(run_path)],
         steps=[step for step in steps if step["state"] == "done"],
         closing=[*closing_lines(run_path), *([fit["command"]] if fit else [])],
         version=__version__,
@@ -112,9 +121,23 @@ def _read_object(file: Path) -> dict[str, Any]:
 def _leaderboard(fit: dict[str, Any]) -> Iterator[Table]:
     if fit:
         columns, rows = leaderboard(fit)
-        out = "; ".join(f"{name}: {reason}" for name, reason in fit["left_out"].items())
-        caption = "Cross-validated: no row is predicted by a model that was fitted on it."
-        yield Table("Leaderboard", caption + (f" Columns left out: {out}." if out else ""), columns, rows)
+        caption = (
+            f"Means over {fit['folds']} folds; no row is predicted by a model that was fitted on it. The "
+            "first score decides (± its standard deviation over the folds). The best of several looks a "
+            "little better than it is."
+        )
+        notes = [f"{note[0].upper()}{note[1:]}." for note in remarks(fit)]
+        yield Table("Leaderboard", " ".join([caption, *notes]), columns, rows)
+
+
+def _columns(fit: dict[str, Any]) -> Iterator[Table]:
+    if fit:
+        columns, rows = columns_table(fit)
+        shown = rows[:_MOST_COLUMNS]
+        more = f" The first {len(shown)} of {len(rows):,}." if len(rows) > len(shown) else ""
+        yield Table(
+            "Columns", f"What each column was taken for, by its type and content.{more}", columns, shown
+        )
 
 
 def _figures(
@@ -153,7 +176,7 @@ def _plots(path: Path, lines: list[dict[str, Any]]) -> Iterator[Plot]:
 
 
 def _curves(curves: dict[str, list[tuple[int, float]]], label: str) -> str:
-    figure, (axes,) = new_figure()
+    figure, axes = new_figure()
     for name, points in curves.items():
         if points:
             steps, values = zip(*points, strict=True)

@@ -1,0 +1,180 @@
+"""Why a model predicts what it does: importances of columns, and SHAP values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fullspan.pipelines.problem import Problem
+from fullspan.pipelines.scores import deciding_score, scores_of
+
+if TYPE_CHECKING:
+    from fullspan.estimators.table import TableModel
+
+_MOST_ROWS = 2000
+_MOST_COLUMNS = 100
+_MOST_PLAYERS = 20
+_SAMPLED_ROWS = 200
+_SAMPLED_PAIRS = 16
+
+
+def importances(
+    model: TableModel, classes: np.ndarray, problem: Problem, test: np.ndarray, seed: int
+) -> tuple[list[dict[str, Any]], int]:
+    """How much the deciding score on held-out rows worsens when a column is shuffled (Breiman 2001).
+
+    All features of a column are shuffled together. Of very many columns only those are measured that the
+    model uses most.
+
+    Returns
+    -------
+    list of dict
+        ``column``, ``importance`` and its ``spread`` over three shuffles, the greatest first.
+    int
+        How many columns were not measured.
+    """
+    rng = np.random.default_rng(seed)
+    test = rng.permutation(test)[:_MOST_ROWS]
+    X, y = model.encoder.encode(problem.table.take(test)), problem.y[test]
+    weight = None if problem.weight is None else problem.weight[test]
+    n_classes = None if problem.labels is None else len(problem.labels)
+
+    def score(X: np.ndarray) -> float:
+        outputs = np.zeros((len(y), n_classes or 1))
+        outputs[:, classes] = model.outputs(X)
+        return deciding_score(scores_of(n_classes, y, outputs, weight))
+
+    plain = score(X)
+    found = []
+    positions = model.encoder.positions()
+    measured = _most_used(model.estimator, positions)[:_MOST_COLUMNS]
+    for index in measured:
+        worse = []
+        for _ in range(3):
+            shuffled = X.copy()
+            shuffled[:, positions[index]] = X[rng.permutation(len(X))][:, positions[index]]
+            worse.append(score(shuffled) - plain)
+        column = model.encoder.columns[index].name
+        found.append({"column": column, "importance": float(np.mean(worse)), "spread": float(np.ptp(worse))})
+    return sorted(found, key=lambda entry: -entry["importance"]), len(positions) - len(measured)
+
+
+def _most_used(estimator: Any, positions: list[list[int]]) -> list[int]:
+    """Columns, those first that the model gained most by in fitting."""
+    used = getattr(estimator, "feature_importances_", None)
+    if used is None:  # bagging has none of its own
+        used = np.mean([part.feature_importances_ for part in estimator.estimators_], axis=0)
+    strength = np.array([np.sum(used[features]) for features in positions])
+    return [int(index) for index in np.argsort(-strength, kind="stable")]
+
+
+def shap_of(
+    model: TableModel, problem: Problem, train: np.ndarray, test: np.ndarray, columns: list[str], seed: int
+) -> dict[str, Any]:
+    """SHAP values of held-out rows: exact where the estimator has them, otherwise sampled.
+
+    Parameters
+    ----------
+    model : TableModel
+        Fitted on the rows `train`.
+    problem : Problem
+    train, test : ndarray of int
+        Rows fitted on, and held out.
+    columns : list of str
+        Those to show, the most important first.
+    seed : int
+
+    Returns
+    -------
+    dict
+        ``shap`` [rows, columns, outputs], ``shap_X`` [rows, columns] (the first feature of each, NaN where
+        missing), ``columns`` and ``output``, what is explained.
+    """
+    rng = np.random.default_rng(seed)
+    by_name = {column.name: index for index, column in enumerate(model.encoder.columns)}
+    positions = model.encoder.positions()
+    players = [positions[by_name[name]] for name in columns[:_MOST_PLAYERS]]
+    rows = rng.permutation(test)
+    n_outputs = 1 if model.labels is None else len(model.labels)
+    explain = getattr(model.estimator, "shap_values", None)
+    if explain is not None:
+        rows = rows[: 1000 if n_outputs < 3 else max(100, 3000 // n_outputs)]
+        X = model.encoder.encode(problem.table.take(rows))
+        # As XGBoost gives them: [rows, outputs, features and the bias], without the middle for one output.
+        values = np.asarray(explain(X), np.float64).reshape(len(X), -1, X.shape[1] + 1)
+        by_player = np.stack([values[:, :, features].sum(axis=2) for features in players], axis=1)
+        output = "prediction" if model.labels is None else "log-odds"
+    else:
+        X = model.encoder.encode(problem.table.take(rows[:_SAMPLED_ROWS]))
+        background = model.encoder.encode(problem.table.take(rng.permutation(train)[:_MOST_ROWS]))
+        shown = {feature for features in players for feature in features}
+        rest = [j for j in range(X.shape[1]) if j not in shown]
+        groups = [*players, *([rest] if rest else [])]
+        by_player = sampled_shap(model.outputs, X, background, groups, _SAMPLED_PAIRS, rng)[:, : len(players)]
+        by_player = by_player[:, :, 1:] if n_outputs == 2 else by_player
+        output = "prediction" if model.labels is None else "probability"
+    shap_X = np.stack([X[:, features[0]] for features in players], axis=1)
+    return {"shap": by_player, "shap_X": shap_X, "columns": columns[:_MOST_PLAYERS], "output": output}
+
+
+def sampled_shap(
+    outputs: Callable[[np.ndarray], np.ndarray],
+    X: np.ndarray,
+    background: np.ndarray,
+    groups: list[list[int]],
+    n_pairs: int,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """Shapley values of any model's outputs, by sampled orders of the features.
+
+    Features enter one group after the other, in a random order and in its reverse; before that they have the
+    values of a random row of the background.
+
+    Parameters
+    ----------
+    outputs : callable
+        From a matrix to [n_rows, n_outputs].
+    X : ndarray [n_rows, n_features]
+        Rows to explain.
+    background : ndarray [n_background, n_features]
+    groups : list of list of int
+        Features that enter together.
+    n_pairs : int
+        Orders, each with its reverse.
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    ndarray of float64 [n_rows, n_groups, n_outputs]
+        A row's values add up to its output less the mean output of the background rows it met.
+
+    References
+    ----------
+    E. Štrumbelj and I. Kononenko, "Explaining prediction models and individual predictions with feature
+    contributions", Knowledge and Information Systems 41 (2014), algorithm 1.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> product = lambda X: X[:, :1] * X[:, 1:]
+    >>> sampled_shap(product, np.array([[2.0, 3.0]]), np.zeros((1, 2)), [[0], [1]], 1, rng).tolist()
+    [[[3.0], [3.0]]]
+    """
+    total: np.ndarray | None = None
+    for _ in range(n_pairs):
+        order = rng.permutation(len(groups))
+        reference = background[rng.integers(len(background), size=len(X))]
+        for sequence in (order, order[::-1]):
+            current = reference.copy()
+            before = outputs(current)
+            if total is None:
+                total = np.zeros((len(X), len(groups), before.shape[1]))
+            for group in sequence:
+                current[:, groups[group]] = X[:, groups[group]]
+                after = outputs(current)
+                total[:, group] += after - before
+                before = after
+    assert total is not None
+    return total / (2 * n_pairs)
