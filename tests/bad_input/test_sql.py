@@ -373,7 +373,7 @@ def test_key_that_only_a_late_row_has(tmp_path: Path) -> None:
         ({"query": "SELECT 1", "file": "q.sql"}, "both as an argument and with --file"),
         ({"query": "SELECT 1", "table": ["people.csv"]}, "expected name=path, got 'people.csv'"),
         ({"query": "SELECT 1", "table": ["=x.csv"]}, "expected name=path"),
-        ({"query": "SELECT 1", "table": ["a=x.csv", "A=y.csv"]}, "table 'A' is given twice"),
+        ({"query": "SELECT 1", "table": ["a=x.csv", "A=y.csv"]}, "--table: 'A' is given twice"),
         ({"query": "SELECT 1", "limit": 0}, "limit"),
         ({"query": "SELECT 1", "tabel": []}, "did you mean 'table'?"),
     ],

@@ -37,7 +37,7 @@ class GenerateConfig(GenerationOptions):
 def command(config: GenerateConfig) -> None:
     """Let a language model go on from a prompt."""
     if config.logprobs is not None and config.format != "json":
-        raise ConfigError("logprobs are shown in json only", "add --format json")
+        raise ConfigError("--logprobs are shown in JSON only", "add --format json")
     prompt = sys.stdin.read() if config.prompt in (None, "-") else config.prompt
     if not prompt:
         raise DataError("the prompt is empty", "give some text to go on from, or pipe it in")

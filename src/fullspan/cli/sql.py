@@ -35,7 +35,7 @@ class SqlConfig(Config):
             raise ConfigError("the query is given both as an argument and with --file", "give one of them")
         for path in self.input_files():
             if self.out is not None and self.out.resolve() == path.resolve():
-                raise ConfigError(f"out is {self.out}, which is read too", "write to another file")
+                raise ConfigError(f"--out is {self.out}, which is read too", "write to another file")
         return self
 
     def tables(self) -> dict[str, Path]:
@@ -48,7 +48,7 @@ class SqlConfig(Config):
                     f"table: expected name=path, got {item!r}", "for example --table people=people.parquet"
                 )
             if name.lower() in {known.lower() for known in found}:
-                raise ConfigError(f"table {name!r} is given twice")
+                raise ConfigError(f"--table: {name!r} is given twice")
             found[name] = Path(path)
         return found
 
@@ -64,7 +64,7 @@ def command(config: SqlConfig) -> None:
     text = config.query
     if config.file is not None:
         if not config.file.is_file():
-            raise ConfigError(f"no such file: {config.file}")
+            raise ConfigError(f"--file: no such file: {config.file}")
         text = _read_query(config.file)
     assert text is not None
     if config.out is not None:

@@ -129,7 +129,7 @@ class TrainConfig(Config):
         if not isinstance(values, dict) or not values.get("resume"):
             return values
         if not values.get("run"):
-            raise ConfigError("resume needs the run to go on with", "add --run DIRECTORY")
+            raise ConfigError("--resume needs the run to go on with", "add --run DIRECTORY")
         file = Path(values["run"]) / "config.yaml"
         if not file.exists() and values.get("model") is None:
             raise ConfigError(
@@ -145,21 +145,22 @@ class TrainConfig(Config):
     def _no_contradictions(self) -> Self:
         for first, second in (("epochs", "max_steps"), ("eval_data", "eval_fraction"), ("run", "name")):
             if getattr(self, first) is not None and getattr(self, second) is not None:
-                raise ConfigError(f"{first} and {second} contradict each other", "give one of them")
+                flags = " and ".join(f"--{name.replace('_', '-')}" for name in (first, second))
+                raise ConfigError(f"{flags} contradict each other", "give one of them")
         if self.packing and self.batch_size is not None:
             raise ConfigError(
-                "batch_size is for padded batches", "add --no-packing, or give tokens_per_batch"
+                "--batch-size is for padded batches", "add --no-packing, or give --tokens-per-batch"
             )
         if not self.packing and self.tokens_per_batch is not None:
             raise ConfigError(
-                "tokens_per_batch is for packed batches", "drop --no-packing, or give batch_size"
+                "--tokens-per-batch is for packed batches", "drop --no-packing, or give --batch-size"
             )
         if self.patience is not None and self.eval_every is None:
-            raise ConfigError("patience counts evaluations and needs eval_every")
+            raise ConfigError("--patience counts evaluations and needs --eval-every")
         if self.patience is not None and not self.eval_data and self.eval_fraction == 0:
-            raise ConfigError("patience needs held-out data, but eval_fraction is 0")
+            raise ConfigError("--patience needs held-out data, but --eval-fraction is 0")
         if self.export_type is not None and self.export is None:
-            raise ConfigError("export_type is given without export", "say where to with --export FILE")
+            raise ConfigError("--export-type is given without --export", "say where to with --export FILE")
         if self.export_type is not None and self.export is not None and self.export.suffix != ".gguf":
-            raise ConfigError(f"export_type is for a .gguf file, but export is the folder {self.export}")
+            raise ConfigError(f"--export-type is for a .gguf file, but --export is the folder {self.export}")
         return self

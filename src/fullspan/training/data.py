@@ -197,11 +197,11 @@ def longest(config: TrainConfig, context: int) -> int:
     if config.max_length is None:
         return min(capacity, context)
     if config.max_length > context:
-        raise ConfigError(f"max_length is {config.max_length}, but the model's context is {context} tokens")
+        raise ConfigError(f"--max-length is {config.max_length}, but the model's context is {context} tokens")
     if config.max_length > capacity:
         raise ConfigError(
-            f"max_length is {config.max_length}, but tokens_per_batch is {capacity}",
-            "raise tokens_per_batch to hold the longest example",
+            f"--max-length is {config.max_length}, but --tokens-per-batch is {capacity}",
+            "raise --tokens-per-batch to hold the longest example",
         )
     return config.max_length
 

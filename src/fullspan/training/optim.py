@@ -29,7 +29,7 @@ def warmup_steps(warmup: float, total_steps: int) -> int:
     """
     steps = round(warmup * total_steps) if warmup < 1 else int(warmup)
     if steps >= total_steps and steps > 0 and warmup >= 1:
-        raise ConfigError(f"warmup is {steps} steps, but the training has {total_steps} in all")
+        raise ConfigError(f"--warmup is {steps} steps, but the training has {total_steps} in all")
     return steps
 
 
