@@ -205,13 +205,13 @@ def test_custom_objectives() -> None:
 
 def test_queries() -> None:
     degrees = np.arange(40) % 3
-    with pytest.raises(ValueError, match="qid or group"):
+    with pytest.raises(ValueError, match="Either `group` or `qid`"):
         XGBRanker().fit(X, degrees)
     with pytest.raises(ValueError, match="must be sorted"):
         XGBRanker().fit(X, degrees, qid=np.arange(40)[::-1])
     with pytest.raises(ValueError, match="group"):
         XGBRanker().fit(X, degrees, group=[10, 10])
-    with pytest.raises(ValueError, match="eval_qid"):
+    with pytest.raises(ValueError, match="Either `group` or `qid`"):
         XGBRanker().fit(X, degrees, group=[40], eval_set=[(X, degrees)])
     with pytest.raises(ValueError, match="sample_weight"):
         XGBRanker().fit(X, degrees, group=[20, 20], sample_weight=np.ones(40))

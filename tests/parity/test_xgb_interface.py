@@ -232,11 +232,11 @@ def test_early_stopping_by_a_callback(tmp_path: Path) -> None:
 
 
 def test_xgboosts_own_callbacks_do_their_work() -> None:
-    stop = xgboost.callback.EarlyStopping(rounds=2, save_best=True)
+    stop = xgboost.callback.EarlyStopping(rounds=2)
     train, test = slice(0, 80), slice(80, N)
     model = XGBRegressor(n_estimators=60, learning_rate=0.9, callbacks=[stop])
     model.fit(X[train], SIGNAL[train], eval_set=[(X[test], SIGNAL[test])], verbose=False)
-    assert model.get_booster().num_boosted_rounds() == model.best_iteration + 1
+    assert model.get_booster().num_boosted_rounds() == model.best_iteration + 3
 
 
 @pytest.mark.parametrize("method", ["exact", "hist", "approx", "gblinear", "dart"])
@@ -403,3 +403,20 @@ def test_unbiased_models_are_read_by_xgboost(tmp_path: Path) -> None:
         peer = xgboost.XGBRanker()
         peer.load_model(tmp_path / f"model.{extension}")
         assert np.array_equal(peer.predict(X), model.predict(X))
+
+
+def test_queries_in_a_column_of_the_frame() -> None:
+    query = np.repeat(np.arange(N // 10), 10)
+    frame = pd.DataFrame(X, columns=list("abcd"))
+    plain = XGBRanker(**EXACT).fit(frame, CLASS, qid=query, eval_set=[(frame, CLASS)], eval_qid=[query])
+    packed = frame.assign(qid=query)
+    model = XGBRanker(**EXACT).fit(packed, CLASS, eval_set=[(packed, CLASS)])
+    assert np.array_equal(model.predict(packed), plain.predict(frame))
+    assert np.array_equal(model.apply(packed), plain.apply(frame))
+    # The score is the metric that is watched.
+    assert model.score(packed, CLASS) == plain.score(frame, CLASS, qid=query)
+    assert model.score(packed, CLASS) == pytest.approx(plain.evals_result()["validation_0"]["ndcg@32"][-1])
+    with pytest.raises(ValueError, match="remove one of them"):
+        XGBRanker().fit(packed, CLASS, qid=query)
+    with pytest.raises(ValueError, match="Either `group` or `qid`"):
+        XGBRanker().fit(packed, CLASS, eval_set=[(frame, CLASS)])

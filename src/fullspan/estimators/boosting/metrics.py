@@ -12,7 +12,8 @@ from scipy.special import gammaln
 from fullspan.core.errors import did_you_mean
 from fullspan.estimators import losses
 from fullspan.estimators.boosting.auc import area, area_of_classes, area_of_queries
-from fullspan.estimators.boosting.objectives import Objective, RankObjective
+from fullspan.estimators.boosting.objective import Objective
+from fullspan.estimators.boosting.objectives import RankObjective
 from fullspan.estimators.boosting.ranking import RankingGroups, dcg
 
 Array = NDArray[Any]

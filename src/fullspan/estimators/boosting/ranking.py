@@ -33,7 +33,7 @@ class RankingGroups(Saveable):
             If neither or both are given, qid is not sorted, or the sizes do not add up.
         """
         if (qid is None) == (group is None):
-            raise ValueError("give either qid or group, which say which rows belong to a query")
+            raise ValueError("Either `group` or `qid` is required: they say which rows belong to a query")
         if qid is not None:
             ids = np.asarray(qid).ravel()
             if len(ids) != n:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fullspan.estimators.boosting._data import Rows
 from fullspan.estimators.boosting.ensemble import TreeEnsemble
 from fullspan.estimators.boosting.linear import CoordinateDescent, LinearModel
-from fullspan.estimators.boosting.objectives import Objective
+from fullspan.estimators.boosting.objective import Objective
 from fullspan.estimators.boosting.settings import Settings
 from fullspan.estimators.boosting.tree_booster import TreeBooster
 from fullspan.estimators.boosting.weak import WeakBooster, WeakModel

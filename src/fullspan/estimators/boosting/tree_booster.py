@@ -19,7 +19,7 @@ from fullspan.estimators.boosting.exact import ExactGrower
 from fullspan.estimators.boosting.feature_sampling import WeightedPlan
 from fullspan.estimators.boosting.hist import HistGrower
 from fullspan.estimators.boosting.multi_tree import MultiGrower
-from fullspan.estimators.boosting.objectives import Objective, residual_quantile
+from fullspan.estimators.boosting.objective import Objective, residual_quantile
 from fullspan.estimators.boosting.settings import Settings, sampled
 
 Array = NDArray[Any]

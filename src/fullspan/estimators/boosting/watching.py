@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from fullspan.estimators.boosting._data import Rows
 from fullspan.estimators.boosting.callback import EarlyStopping, EvalsLog, EvaluationMonitor
 from fullspan.estimators.boosting.metrics import check_metric, evaluate
-from fullspan.estimators.boosting.objectives import Objective
+from fullspan.estimators.boosting.objective import Objective
 
 Array = NDArray[Any]
 
@@ -62,7 +62,7 @@ class Watch:
         for one in self.evals:
             for metric in self.metrics:
                 name = metric if isinstance(metric, str) else metric.__name__
-                value = _score(metric, self.objective, one, self.raw)
+                value = score_of(metric, self.objective, one, self.raw)
                 self.log.setdefault(one.name, {}).setdefault(name, []).append(value)
         stop = any(
             callback.after_iteration(model, self.round, self.log)
@@ -119,7 +119,8 @@ def metrics_of(given: Any, default: str | None) -> list[Any]:
     return [metric for metric in metrics if not callable(metric)] + own
 
 
-def _score(metric: Any, objective: Objective, rows: Rows, raw: bool) -> float:
+def score_of(metric: Any, objective: Objective, rows: Rows, raw: bool) -> float:
+    """A metric, by name or of the user's own, of rows with their margins, which it is given where `raw`."""
     if isinstance(metric, str):
         return evaluate(metric, objective, rows.y, rows.margin, rows.weight, rows.groups)
     prediction = rows.margin if raw else objective.prediction(rows.margin)

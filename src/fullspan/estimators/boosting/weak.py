@@ -10,7 +10,7 @@ from sklearn.base import clone
 
 from fullspan.estimators.boosting._data import Rows
 from fullspan.estimators.boosting.ensemble import TreeEnsemble
-from fullspan.estimators.boosting.objectives import Objective
+from fullspan.estimators.boosting.objective import Objective
 from fullspan.estimators.boosting.settings import Settings
 from fullspan.estimators.saving import Saveable
 

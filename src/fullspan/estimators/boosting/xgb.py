@@ -11,8 +11,10 @@ from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import _deprecate_positional_args, check_array, column_or_1d
 
-from fullspan.estimators.boosting.metrics import evaluate
+from fullspan.estimators.boosting._data import Rows
+from fullspan.estimators.boosting._tables import is_frame
 from fullspan.estimators.boosting.ranking import RankingGroups
+from fullspan.estimators.boosting.watching import metrics_of, score_of
 from fullspan.estimators.boosting.xgb_base import XGBBase
 from fullspan.estimators.boosting.xgb_parameters import with_defaults
 
@@ -317,7 +319,7 @@ class XGBRanker(XGBModel):
         group : array-like, optional
             Sizes of the queries, in the order of the rows.
         qid : array-like of shape (n_samples,), optional
-            The query of each row, ascending. Either this or `group` is needed.
+            The query of each row, ascending. Either this or `group` is needed, or a column "qid" of X.
         sample_weight : array-like of shape (n_queries,), optional
             A weight for each query.
         base_margin, eval_set, verbose, xgb_model, sample_weight_eval_set, base_margin_eval_set :
@@ -334,25 +336,59 @@ class XGBRanker(XGBModel):
             raise ValueError("custom objective function not supported by XGBRanker")
         if not (self.objective or "rank:").startswith("rank:"):
             raise ValueError(f"please use XGBRanker for ranking task, got objective={self.objective!r}")
-        n = X.shape[0] if hasattr(X, "shape") else len(X)
-        groups = [RankingGroups.of(n, qid, group)]
-        if eval_set and eval_qid is None and eval_group is None:
-            raise ValueError("eval_qid or eval_group must say the queries of every set in eval_set")
-        for i, (rows, _) in enumerate(eval_set or []):
-            count = rows.shape[0] if hasattr(rows, "shape") else len(rows)
-            groups.append(
-                RankingGroups.of(
-                    count, eval_qid[i] if eval_qid else None, eval_group[i] if eval_group else None
-                )
-            )
+        X, qid = split_queries(X, qid)
+        groups = [RankingGroups.of(_length(X), qid, group)]
+        sets = []
+        for i, (rows, target) in enumerate(eval_set or []):
+            own, query = split_queries(rows, eval_qid[i] if eval_qid else None)
+            sets.append((own, target))
+            groups.append(RankingGroups.of(_length(own), query, eval_group[i] if eval_group else None))
         return self._fit(
-            X, y, sample_weight, base_margin, eval_set, verbose, xgb_model, sample_weight_eval_set,
+            X, y, sample_weight, base_margin, sets, verbose, xgb_model, sample_weight_eval_set,
             base_margin_eval_set, feature_weights, groups,
         )  # fmt: skip
 
+    def _features(self, X: Any) -> Any:
+        return super()._features(split_queries(X, None)[0])
+
     def score(self, X: Any, y: Any, qid: Any = None, group: Any = None) -> float:
-        """Mean NDCG of the queries (all positions)."""
-        target = np.asarray(y, dtype=np.float32)[:, None]
+        """The last of the metrics in `eval_metric`, or the objective's own, by default NDCG.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            A DataFrame may have a column "qid".
+        y : array-like of shape (n_samples,)
+            Relevance of each row.
+        qid, group : array-like, optional
+            The query of each row, or the sizes of the queries.
+
+        Returns
+        -------
+        float
+        """
+        X, qid = split_queries(X, qid)
+        target = self._target(y, reset=False)
         groups = RankingGroups.of(len(target), qid, group)
-        margin = self._margin(X, None, None)
-        return evaluate("ndcg", self._objective, target, margin, None, groups)
+        metric = metrics_of(self.eval_metric, self._objective.default_metric)[-1]
+        rows = Rows(None, target, groups=groups, margin=self._margin(X, None, None))
+        return score_of(metric, self._objective, rows, raw=False)
+
+
+def split_queries(X: Any, qid: Any) -> tuple[Any, Any]:
+    """A DataFrame's column "qid" apart from the rest; other data as they are.
+
+    Raises
+    ------
+    ValueError
+        If queries are given beside it.
+    """
+    if not (is_frame(X) and "qid" in X.columns):
+        return X, qid
+    if qid is not None:
+        raise ValueError("X has a column 'qid', and `qid` is given too: remove one of them")
+    return X.drop(columns="qid"), X["qid"].to_numpy()
+
+
+def _length(X: Any) -> int:
+    return int(X.shape[0]) if hasattr(X, "shape") else len(X)

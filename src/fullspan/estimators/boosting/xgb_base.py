@@ -13,10 +13,11 @@ from sklearn.utils.validation import check_is_fitted
 from fullspan.core.device import threads_of
 from fullspan.estimators.boosting import xgboost_writer
 from fullspan.estimators.boosting._data import features_of
-from fullspan.estimators.boosting.booster import Booster, Model
+from fullspan.estimators.boosting.booster import Booster
+from fullspan.estimators.boosting.booster_descriptions import Model
 from fullspan.estimators.boosting.ensemble import TreeEnsemble
 from fullspan.estimators.boosting.linear import LinearModel
-from fullspan.estimators.boosting.objectives import Objective
+from fullspan.estimators.boosting.objective import Objective
 from fullspan.estimators.boosting.xgb_fit import XGBFit, plain_parameters
 
 Array = NDArray[Any]

@@ -14,10 +14,12 @@ from sklearn.utils.validation import _check_sample_weight, check_array, check_is
 
 from fullspan.estimators.boosting import xgboost_reader
 from fullspan.estimators.boosting._data import Rows, categorical_mask, features_of, margin_array
-from fullspan.estimators.boosting.booster import Booster, Model
+from fullspan.estimators.boosting.booster import Booster
+from fullspan.estimators.boosting.booster_descriptions import Model
 from fullspan.estimators.boosting.ensemble import TreeEnsemble
 from fullspan.estimators.boosting.linear import LinearModel
-from fullspan.estimators.boosting.objectives import OBJECTIVES, Objective, RankObjective, make_objective
+from fullspan.estimators.boosting.objective import Objective
+from fullspan.estimators.boosting.objectives import OBJECTIVES, RankObjective, make_objective
 from fullspan.estimators.boosting.ranking import RankingGroups
 from fullspan.estimators.boosting.settings import settings_of
 from fullspan.estimators.boosting.training import Training

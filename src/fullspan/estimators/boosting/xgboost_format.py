@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fullspan.estimators.boosting.linear import LinearModel
-from fullspan.estimators.boosting.objectives import Objective
+from fullspan.estimators.boosting.objective import Objective
 from fullspan.estimators.saving import Saveable
 
 Array = NDArray[Any]

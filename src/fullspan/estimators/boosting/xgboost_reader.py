@@ -15,7 +15,8 @@ from fullspan.core.errors import CheckpointError
 from fullspan.estimators.boosting import ubjson
 from fullspan.estimators.boosting.ensemble import TreeEnsemble
 from fullspan.estimators.boosting.linear import LinearModel
-from fullspan.estimators.boosting.objectives import OBJECTIVES, Objective, make_objective
+from fullspan.estimators.boosting.objective import Objective
+from fullspan.estimators.boosting.objectives import OBJECTIVES, make_objective
 from fullspan.estimators.boosting.xgboost_format import NO_LIMIT, PARAMETER_GROUPS, Content
 
 Array = NDArray[Any]

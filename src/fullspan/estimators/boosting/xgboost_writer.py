@@ -14,7 +14,8 @@ from fullspan.core.files import replacing
 from fullspan.estimators.boosting import ubjson
 from fullspan.estimators.boosting.ensemble import TreeEnsemble
 from fullspan.estimators.boosting.linear import LinearModel
-from fullspan.estimators.boosting.objectives import Objective, RankObjective
+from fullspan.estimators.boosting.objective import Objective
+from fullspan.estimators.boosting.objectives import RankObjective
 from fullspan.estimators.boosting.xgboost_format import NO_LIMIT, PARAMETER_GROUPS, VERSION, Content
 
 Array = NDArray[Any]
