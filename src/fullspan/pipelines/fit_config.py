@@ -59,6 +59,8 @@ class FitConfig(Config):
         if not values.get("run"):
             raise ConfigError("--resume needs the run to go on with", "add --run DIRECTORY")
         file = Path(values["run"]) / "config.yaml"
+        if not file.exists() and values.get("data") is not None:
+            return values  # a recipe's step asks for it the first time too
         if not file.exists():
             raise ConfigError(
                 f"--resume: {values['run']} holds no run to go on with", "give the directory that fit printed"

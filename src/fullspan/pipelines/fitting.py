@@ -98,17 +98,16 @@ def resume_command(run: Path) -> str:
 def _check_unused(folder: Path, resume: bool) -> None:
     """Refuse a folder of other files, and one with a run unless that is to go on."""
     names = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
-    if resume or not names:
-        return
-    if "config.yaml" not in names:
+    if names and "config.yaml" not in names:
         raise RunError(
             f"--run: {folder} is not a run: it holds {min(names)!r} and no config.yaml",
             "give a new or an empty directory",
         )
-    raise RunError(
-        f"--run: {folder} holds a run already",
-        f"go on with it by `{resume_command(folder)}`, or give another directory",
-    )
+    if names and not resume:
+        raise RunError(
+            f"--run: {folder} holds a run already",
+            f"go on with it by `{resume_command(folder)}`, or give another directory",
+        )
 
 
 def _begin(path: Path, config: FitConfig) -> int:
