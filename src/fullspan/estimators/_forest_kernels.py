@@ -1,12 +1,32 @@
 # mypy: allow-untyped-defs, allow-untyped-decorators, allow-untyped-calls
-# mypy: disable-error-code="assignment"
-"""Growing whole trees on binned rows, and sending rows down all trees of a forest."""
+# mypy: disable-error-code="assignment, call-arg"
+"""Growing whole trees on binned rows: each node searches histograms of the features that it draws."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from fullspan.core.kernels import helper, kernel
+from fullspan.core.references import by_reference
+from fullspan.estimators._forest_records import (
+    CONSTANTS,
+    DEPTH,
+    IMPURITY,
+    KEY,
+    LEFT,
+    MISSING_GOES_LEFT,
+    N_NODES,
+    N_SAMPLES,
+    N_WAITING,
+    NEAR,
+    NODE_WEIGHT,
+    PARENT,
+    RIGHT,
+    SPLIT_FEATURE,
+    START,
+    STOP,
+    THRESHOLD,
+)
 from fullspan.estimators._split_kernels import (
     ABOVE,
     BELOW,
@@ -27,250 +47,191 @@ from fullspan.estimators._split_kernels import (
     impurity,
     mix,
     undraw,
+    weight_of,
 )
 
 _EPSILON = float(np.finfo(np.float64).eps)
-_ROOT = -1
-# What the stack holds of a node that waits.
-_START, _STOP, _PARENT, _KEY, _NEAR, _DEPTH, _CONSTANTS = range(7)
-_NEAR_BYTES = 1 << 19
-"""A node whose rows take less is copied together, so that all below it works in the nearest caches."""
 
 _1, _6, _63 = np.uint64(1), np.uint64(6), np.uint64(63)
 
 
-@kernel()
-def grow_tree(rows, targets, weights, cuts, categorical, counts_of, limits_of, seed):
+@kernel(counts_references=False)
+def grow_tree(rows, rules, work, growth):
     """Grow one tree, depth first, left children before right ones.
 
-    Parameters
-    ----------
-    rows : uint8 array of shape (n_samples, n_features)
-        Codes of the bins, 255 for a missing value.
-    targets : float64 array of shape (n_samples,)
-        Numbers of the classes, or the values of a regression.
-    weights : float64 array of shape (n_samples,)
-        None negative; rows of no weight are left out.
-    cuts : float64 array of shape (n_features, 255)
-        Where bins end.
-    categorical : bool array of shape (n_features,)
-    counts_of : (criterion, n_classes, max_features, max_depth, min_samples_split, min_samples_leaf)
-        `n_classes` is 1 in a regression.
-    limits_of : (min_weight_leaf, min_impurity_decrease)
-    seed : uint64
-
-    Returns
-    -------
-    children_left, children_right, feature, threshold, impurity, n_node_samples, weighted_n_node_samples,
-    value, missing_go_to_left : arrays of shape (node_count, ...)
-        As in `fullspan.estimators.tree.structure.Tree`.
-    category_start, category_words
+    Returns whether it is grown; if not, `growth` is full, and this is to be called again with larger arrays.
     """
-    criterion, n_classes, max_features, max_depth, min_samples_split, min_samples_leaf = counts_of
-    min_weight_leaf, min_impurity_decrease = limits_of
-    n, n_features = rows.shape
-    pair = n_classes <= 2
-    width = 2 if pair else n_classes
-    limits = (min_samples_leaf, min_weight_leaf)
+    return _grow(by_reference(rows), by_reference(rules), by_reference(work), by_reference(growth))
 
-    order = np.empty(n, np.int32)
-    spare = np.empty(n, np.int32)
-    stats = np.empty((n, 2), np.float64)
-    m = 0
-    all_weight = 0.0
-    for i in range(n):
-        w = weights[i]
-        stats[i, 0] = w
-        stats[i, 1] = w * targets[i] if pair else targets[i]
-        order[m] = i
-        m += w != 0.0
-        all_weight += w
 
-    capacity = max(2 * m - 1, 1)
-    if max_depth < 60:
-        capacity = min(capacity, (np.int64(2) << max_depth) - 1)
-    children_left = np.empty(capacity, np.int64)
-    children_right = np.empty(capacity, np.int64)
-    features_of = np.empty(capacity, np.int64)
-    thresholds = np.empty(capacity, np.float64)
-    impurities = np.empty(capacity, np.float64)
-    n_node_samples = np.empty(capacity, np.int64)
-    weighted = np.empty(capacity, np.float64)
-    value = np.empty((capacity, n_classes), np.float64)
-    missing_go_left = np.empty(capacity, np.uint8)
-    category_start = np.zeros(capacity + 1, np.int64)
-    category_words = np.empty(64, np.uint64)
-    n_words = 0
+@kernel(counts_references=False)
+def root_key(seed):
+    """What the root's draws depend on."""
+    return np.int64(mix(seed))
 
-    histograms = np.zeros(GROUP * BINS * width)
-    seen = np.zeros(GROUP * BINS, np.uint8)
-    counts = np.zeros(GROUP * BINS, np.int64)
-    bins = (
-        np.empty(BINS, np.int64),
-        np.empty(BINS * width),
-        np.empty(BINS, np.int64),
-        np.empty(BINS, np.int64),
-        np.empty(width),
-    )
-    found = np.zeros(5, np.int64)
-    found_categories = np.zeros(8, np.uint64)
-    best = np.empty(1)
-    totals = np.empty(width)
-    goes_left = np.empty(BINS, np.uint8)
-    features = np.arange(n_features)
-    swaps = np.empty(n_features, np.int64)
-    chosen = np.empty(GROUP, np.int64)
 
-    near_rows = max(1, min(m, _NEAR_BYTES // n_features))
-    rows_near = np.empty((near_rows, n_features), np.uint8)
-    stats_near = np.empty((near_rows, 2), np.float64)
+@helper(counts_references=False)
+def _grow(rows, rules, work, growth):
+    counts = growth.counts
+    while counts[N_WAITING] > 0:
+        # The two children of the node that waits longest need one more place than it has.
+        if counts[N_NODES] == len(growth.integers) or counts[N_WAITING] == len(growth.stack):
+            return False
+        node = counts[N_NODES]
+        counts[N_NODES] += 1
+        counts[N_WAITING] -= 1
+        _look_at(rows, rules, work, growth, node, growth.stack[counts[N_WAITING]])
+    return True
 
-    n_masks = (n_features + 63) >> 6
-    known = np.zeros(n_masks, np.uint64)
-    stack = np.empty((64, 7), np.int64)
-    stack_known = np.zeros((64, n_masks), np.uint64)
-    stack[0] = 0
-    stack[0, _STOP] = m
-    stack[0, _PARENT] = _ROOT
-    stack[0, _KEY] = np.int64(mix(seed))
-    waiting = 1
-    node = -1
-    while waiting > 0:
-        waiting -= 1
-        start, stop, parent, key_bits, near, depth, n_constants = stack[waiting]
-        key = np.uint64(key_bits)
-        known[:] = stack_known[waiting]
-        size = stop - start
-        if near == 0 and size <= near_rows:
-            _bring_near(rows, stats, order, start, stop, rows_near, stats_near)
-            near = 1
-        here, stats_here = (rows_near, stats_near) if near else (rows, stats)
-        node += 1
-        if parent != _ROOT:
-            if parent & 1:
-                children_right[parent >> 1] = node
+
+@helper(counts_references=False)
+def _look_at(rows, rules, work, growth, node, waiting):
+    """Enter a node that waited, and split it or not."""
+    start, stop, near = waiting[START], waiting[STOP], waiting[NEAR]
+    size = stop - start
+    known, stack_known = work.known, growth.stack_known[growth.counts[N_WAITING]]
+    for word in range(len(known)):
+        known[word] = stack_known[word]
+    if near == 0 and size <= len(work.rows_near):
+        _bring_near(rows.codes, rows.stats, work.order, start, stop, work.rows_near, work.stats_near)
+        near = np.int64(1)
+    here, stats = (work.rows_near, work.stats_near) if near else (rows.codes, rows.stats)
+    pair, totals = rules.n_classes <= 2, work.totals
+    moment = _sum_up(rules.criterion, rules.n_classes, stats, work.order, start, stop, totals)
+    weight = weight_of(pair, totals)
+    node_impurity = impurity(rules.criterion, pair, totals, moment)
+    _enter(growth, node, waiting[PARENT], size, weight, node_impurity)
+    write_value(rules.n_classes, totals, weight, growth.values[node])
+    n_constants = waiting[CONSTANTS]
+    work.best[0] = -np.inf
+    if (
+        waiting[DEPTH] < rules.max_depth
+        and size >= rules.min_samples_split
+        and size >= 2 * rules.min_samples_leaf
+        and weight >= 2.0 * rules.min_weight_leaf
+        and node_impurity > _EPSILON
+    ):
+        key = np.uint64(waiting[KEY])
+        n_constants = _search(rows, rules, work, here, stats, start, stop, key, n_constants)
+    if _is_leaf(rules, pair, work):
+        _write_leaf(growth, node)
+    else:
+        position = _partition(
+            here, work.order, work.spare, start, stop, rows.categorical[work.found[FEATURE]], work.found,
+            work.found_categories, work.goes_left,
+        )  # fmt: skip
+        _write_split(rows, work, growth, node, position - start > stop - position)
+        _queue_children(work, growth, node, waiting, position, near, n_constants)
+
+
+@helper(counts_references=False)
+def _enter(growth, node, parent, size, weight, impurity):
+    if parent >= 0:
+        growth.integers[parent >> 1, RIGHT if parent & 1 else LEFT] = node
+    growth.integers[node, N_SAMPLES] = size
+    growth.floats[node, IMPURITY] = impurity
+    growth.floats[node, NODE_WEIGHT] = weight
+
+
+@helper(counts_references=False)
+def _search(rows, rules, work, here, stats, start, stop, key, n_constants):
+    """Look for the best split of a node among features drawn; returns how many are known to be constant."""
+    features, known, chosen = work.features, work.known, work.chosen
+    n_features, max_features, pair = len(features), rules.max_features, rules.n_classes <= 2
+    limits, table = (rules.min_samples_leaf, rules.min_weight_leaf), (work.histograms, work.seen)
+    drawn, useful = 0, 0
+    while drawn < n_features and n_constants < n_features and (drawn < max_features or useful == 0):
+        n_chosen, most = 0, 1
+        if drawn < max_features:
+            most = GROUP if max_features - drawn > GROUP else max_features - drawn
+        while drawn < n_features and n_chosen < most:
+            work.swaps[drawn] = draw(key, drawn, features)
+            f = features[drawn]
+            drawn += 1
+            if known[f >> 6] & (_1 << (np.uint64(f) & _63)):
+                most -= drawn <= max_features
             else:
-                children_left[parent >> 1] = node
-
-        moment = _sum_up(criterion, n_classes, stats_here, order, start, stop, totals)
-        weight = totals[0] if pair else totals.sum()
-        node_impurity = impurity(criterion, pair, totals, moment)
-        impurities[node] = node_impurity
-        n_node_samples[node] = size
-        weighted[node] = weight
-        write_value(n_classes, totals, weight, value[node])
-        missing_go_left[node] = 0
-        category_start[node + 1] = n_words
-
-        best[0] = -np.inf
-        if (
-            depth < max_depth
-            and size >= min_samples_split
-            and size >= 2 * min_samples_leaf
-            and weight >= 2.0 * min_weight_leaf
-            and node_impurity > _EPSILON
-        ):
-            drawn = 0
-            useful = 0
-            while drawn < n_features and n_constants < n_features and (drawn < max_features or useful == 0):
-                n_chosen = 0
-                most = min(GROUP, max_features - drawn) if drawn < max_features else 1
-                while drawn < n_features and n_chosen < most:
-                    swaps[drawn] = draw(key, drawn, features)
-                    f = features[drawn]
-                    drawn += 1
-                    if known[f >> 6] & (_1 << (np.uint64(f) & _63)):
-                        most -= drawn <= max_features
-                    else:
-                        chosen[n_chosen] = f
-                        n_chosen += 1
-                accumulate(
-                    here, stats_here, order, start, stop, chosen, n_chosen, width, pair, histograms, seen
-                )
-                if min_samples_leaf > 1:
-                    count_rows(here, order, start, stop, chosen, n_chosen, counts)
-                for g in range(n_chosen):
-                    f = chosen[g]
-                    if find_split(
-                        f, g, criterion, pair, not categorical[f], limits, totals, size,
-                        (histograms, seen), counts, bins, best, (found, found_categories),
-                    ):  # fmt: skip
-                        known[f >> 6] |= _1 << (np.uint64(f) & _63)
-                        n_constants += 1
-                    else:
-                        useful += 1
-            undraw(features, swaps, drawn)
-
-        is_leaf = best[0] == -np.inf
-        if not is_leaf and min_impurity_decrease > 0.0:
-            gain = improvement(criterion, pair, best[0], totals, all_weight)
-            is_leaf = gain + _EPSILON < min_impurity_decrease
-        if is_leaf:
-            children_left[node] = -1
-            children_right[node] = -1
-            features_of[node] = -2
-            thresholds[node] = -2.0
-            continue
-
-        f = found[FEATURE]
-        features_of[node] = f
-        left_stop = _partition(
-            here, order, spare, start, stop, categorical[f], found, found_categories, goes_left
-        )
-        if found[HAD_MISSING]:
-            missing_go_left[node] = found[MISSING_LEFT]
-        else:
-            missing_go_left[node] = left_stop - start > stop - left_stop
-        if categorical[f]:
-            thresholds[node] = np.nan
-            if n_words + 4 > len(category_words):
-                category_words = np.concatenate((category_words, np.empty(len(category_words), np.uint64)))
-            for word in range(4):
-                # Categories that are not here go where missing values go.
-                others = ~found_categories[4 + word] if missing_go_left[node] else np.uint64(0)
-                category_words[n_words + word] = found_categories[word] | others
-            n_words += 4
-            category_start[node + 1] = n_words
-        else:
-            thresholds[node] = threshold_between(cuts, f, found)
-
-        if waiting + 2 > len(stack):
-            stack = np.concatenate((stack, np.empty_like(stack)))
-            stack_known = np.concatenate((stack_known, np.empty_like(stack_known)))
-        for side in (1, 0):
-            stack[waiting, _START] = left_stop if side else start
-            stack[waiting, _STOP] = stop if side else left_stop
-            stack[waiting, _PARENT] = 2 * node + side
-            stack[waiting, _KEY] = np.int64(child_key(key, side))
-            stack[waiting, _NEAR] = near
-            stack[waiting, _DEPTH] = depth + 1
-            stack[waiting, _CONSTANTS] = n_constants
-            stack_known[waiting] = known
-            waiting += 1
-
-    n_nodes = node + 1
-    return (
-        children_left[:n_nodes].copy(),
-        children_right[:n_nodes].copy(),
-        features_of[:n_nodes].copy(),
-        thresholds[:n_nodes].copy(),
-        impurities[:n_nodes].copy(),
-        n_node_samples[:n_nodes].copy(),
-        weighted[:n_nodes].copy(),
-        value[:n_nodes].copy(),
-        missing_go_left[:n_nodes].copy(),
-        category_start[: n_nodes + 1].copy(),
-        category_words[:n_words].copy(),
-    )
+                chosen[n_chosen] = f
+                n_chosen += 1
+        accumulate(
+            here, stats, work.order, start, stop, chosen, n_chosen, len(work.totals), pair, work.histograms,
+            work.seen,
+        )  # fmt: skip
+        if rules.min_samples_leaf > 1:
+            count_rows(here, work.order, start, stop, chosen, n_chosen, work.counts)
+        for g in range(n_chosen):
+            f = chosen[g]
+            if find_split(
+                f, g, rules.criterion, pair, not rows.categorical[f], limits, work.totals, stop - start,
+                table, work.counts, work.bins, work.best, (work.found, work.found_categories),
+            ):  # fmt: skip
+                known[f >> 6] |= _1 << (np.uint64(f) & _63)
+                n_constants += 1
+            else:
+                useful += 1
+    undraw(features, work.swaps, drawn)
+    return n_constants
 
 
-@helper()
+@helper(counts_references=False)
+def _is_leaf(rules, pair, work):
+    if work.best[0] == -np.inf:
+        return True
+    if rules.min_impurity_decrease <= 0.0:
+        return False
+    gain = improvement(rules.criterion, pair, work.best[0], work.totals, rules.all_weight)
+    return gain + _EPSILON < rules.min_impurity_decrease
+
+
+@helper(counts_references=False)
+def _write_leaf(growth, node):
+    growth.integers[node, LEFT] = -1
+    growth.integers[node, RIGHT] = -1
+    growth.integers[node, SPLIT_FEATURE] = -2
+    growth.floats[node, THRESHOLD] = -2.0
+
+
+@helper(counts_references=False)
+def _write_split(rows, work, growth, node, more_left):
+    """`more_left`: where missing values go that the node did not see."""
+    found, found_categories = work.found, work.found_categories
+    f = found[FEATURE]
+    missing_left = found[MISSING_LEFT] != 0 if found[HAD_MISSING] else more_left
+    growth.integers[node, SPLIT_FEATURE] = f
+    growth.integers[node, MISSING_GOES_LEFT] = missing_left
+    if not rows.categorical[f]:
+        growth.floats[node, THRESHOLD] = threshold_between(rows.cuts, f, found)
+        return
+    growth.floats[node, THRESHOLD] = np.nan
+    for word in range(4):
+        # Categories that are not here go where missing values go.
+        others = ~found_categories[4 + word] if missing_left else np.uint64(0)
+        growth.words[node, word] = found_categories[word] | others
+
+
+@helper(counts_references=False)
+def _queue_children(work, growth, node, waiting, position, near, n_constants):
+    """Queue both children: the left one last, so that it comes out first; `waiting` makes room for them."""
+    start, stop, key, depth = waiting[START], waiting[STOP], np.uint64(waiting[KEY]), waiting[DEPTH]
+    known = work.known
+    for left in range(2):
+        at = growth.counts[N_WAITING]
+        row, row_known = growth.stack[at], growth.stack_known[at]
+        row[START], row[STOP] = start if left else position, position if left else stop
+        row[PARENT], row[NEAR], row[DEPTH], row[CONSTANTS] = 2 * node + 1 - left, near, depth + 1, n_constants
+        row[KEY] = np.int64(child_key(key, 1 - left))
+        for word in range(len(known)):
+            row_known[word] = known[word]
+        growth.counts[N_WAITING] += 1
+
+
+@helper(counts_references=False)
 def child_key(key, side):
     """What a child's draws depend on: the way from the root to it."""
     return mix(key ^ (RIGHT_PATH if side else LEFT_PATH))
 
 
-@helper()
+@helper(counts_references=False)
 def threshold_between(cuts, f, found):
     """Halfway between the end of the lower bin and the start of the upper one."""
     if found[ABOVE] == BINS:
@@ -278,7 +239,7 @@ def threshold_between(cuts, f, found):
     return cuts[f, found[BELOW]] / 2.0 + cuts[f, found[ABOVE] - 1] / 2.0
 
 
-@helper()
+@helper(counts_references=False)
 def _bring_near(rows, stats, order, start, stop, rows_near, stats_near):
     n_features = rows.shape[1]
     for i in range(start, stop):
@@ -291,10 +252,11 @@ def _bring_near(rows, stats, order, start, stop, rows_near, stats_near):
         order[i] = near
 
 
-@helper()
+@helper(counts_references=False)
 def _sum_up(criterion, n_classes, stats, order, start, stop, totals):
     """The node's sums; returns the further moment that the impurity of a regression needs."""
-    totals[:] = 0.0
+    for q in range(len(totals)):
+        totals[q] = 0.0
     moment = 0.0
     if n_classes > 2:
         for i in range(start, stop):
@@ -318,7 +280,7 @@ def _sum_up(criterion, n_classes, stats, order, start, stop, totals):
     return moment
 
 
-@helper()
+@helper(counts_references=False)
 def write_value(n_classes, totals, weight, value):
     if n_classes == 1:
         value[0] = totals[1] / weight
@@ -330,7 +292,7 @@ def write_value(n_classes, totals, weight, value):
             value[q] = totals[q] / weight
 
 
-@helper()
+@helper(counts_references=False)
 def _partition(rows, order, spare, start, stop, categorical, found, found_categories, goes_left):
     """Put the rows that go left first, each side in its old order; returns where the right side begins."""
     f = np.uint64(found[FEATURE])
@@ -359,7 +321,7 @@ def _partition(rows, order, spare, start, stop, categorical, found, found_catego
     return n_left
 
 
-@helper()
+@helper(counts_references=False)
 def left_table(categorical, found, found_categories, goes_left):
     """Which codes go left."""
     for code in range(MISSING):

@@ -140,6 +140,7 @@ def decide(histograms, features, totals, n_rows, all_weight, cuts, categorical, 
         np.empty(BINS * width),
         np.empty(BINS, np.int64),
         np.empty(BINS, np.int64),
+        np.empty(BINS),
         np.empty(width),
     )
     found = np.zeros(5, np.int64)

@@ -74,7 +74,7 @@ def _take_mask(typing_context, address):
     return types.uint64(types.int64), codegen
 
 
-@helper()
+@helper(counts_references=False)
 def mix(z):
     """A number that looks random, from one that need not (the finaliser of SplitMix64)."""
     z = (z ^ (z >> _30)) * _MIX_1
@@ -82,7 +82,7 @@ def mix(z):
     return z ^ (z >> _31)
 
 
-@helper()
+@helper(counts_references=False)
 def draw(key, drawn, features):
     """Draw number `drawn` of a node without replacement: swap a feature of the rest to this place.
 
@@ -95,7 +95,7 @@ def draw(key, drawn, features):
     return place
 
 
-@helper()
+@helper(counts_references=False)
 def undraw(features, swaps, drawn):
     """Put the features in ascending order again."""
     for i in range(drawn - 1, -1, -1):
@@ -103,7 +103,7 @@ def undraw(features, swaps, drawn):
         features[i], features[place] = features[place], features[i]
 
 
-@helper()
+@helper(counts_references=False)
 def accumulate(rows, stats, order, start, stop, chosen, n_chosen, width, pair, histograms, seen):
     """Fill the histograms of `n_chosen` features with the rows `order[start:stop]`."""
     if pair and n_chosen == GROUP:
@@ -128,7 +128,7 @@ def accumulate(rows, stats, order, start, stop, chosen, n_chosen, width, pair, h
                 histograms[np.uint64(code * width + np.int64(stats[r, 1]))] += stats[r, 0]
 
 
-@helper()
+@helper(counts_references=False)
 def _accumulate_group(rows, stats, order, start, stop, chosen, histograms, seen):
     f0, f1 = np.uint64(chosen[0]), np.uint64(chosen[1])
     f2, f3 = np.uint64(chosen[2]), np.uint64(chosen[3])
@@ -149,7 +149,7 @@ def _accumulate_group(rows, stats, order, start, stop, chosen, histograms, seen)
         _add_pair(to + (code3 + 3 * BINS) * 16, row)
 
 
-@helper()
+@helper(counts_references=False)
 def count_rows(rows, order, start, stop, chosen, n_chosen, counts):
     """How many rows each bin holds: only needed where leaves have a least size."""
     for g in range(n_chosen):
@@ -158,7 +158,7 @@ def count_rows(rows, order, start, stop, chosen, n_chosen, counts):
             counts[g * BINS + np.int64(rows[order[i], f])] += 1
 
 
-@helper()
+@helper(counts_references=False)
 def find_split(
     feature, g, criterion, pair, ordered, limits, totals, n_rows, table, counts, bins, best, where
 ):
@@ -172,7 +172,7 @@ def find_split(
     totals : float64 array of shape (width,)
         The node's sums.
     table : (histograms, seen)
-    bins : (codes, sums, numbers, sequence, left)
+    bins : (codes, sums, numbers, sequence, means, left)
         Scratch: of each bin that holds rows, and the sums on the left.
     best : float64 array of shape (1,)
     where : (int64 array of shape (5,), uint64 array of shape (8,))
@@ -197,7 +197,7 @@ def find_split(
     return False
 
 
-@helper()
+@helper(counts_references=False)
 def _scan_pairs(feature, g, total0, total1, histograms, seen, best, found):
     """The commonest case in one go: no missing values, no limits, gini of two classes or squared error.
 
@@ -233,10 +233,10 @@ def _scan_pairs(feature, g, total0, total1, histograms, seen, best, found):
     return n_bins < 2
 
 
-@helper()
+@helper(counts_references=False)
 def _collect(g, width, histograms, seen, counts, bins):
     """List the bins that hold rows, ascending by code, and empty the histogram."""
-    codes, sums, numbers, sequence, _ = bins
+    codes, sums, numbers, sequence, _, _ = bins
     address = np.int64(seen.ctypes.data) + g * BINS
     k = 0
     for word in range(4):
@@ -256,16 +256,18 @@ def _collect(g, width, histograms, seen, counts, bins):
     return k
 
 
-@helper()
+@helper(counts_references=False)
 def _order_categories(n_bins, pair, totals, bins):
     """Sort categories by their mean response: the best of all subsets is then among the first so many.
 
     With more than two classes by the share of the node's commonest class, which is a heuristic.
     """
-    _, sums, _, sequence, _ = bins
+    _, sums, _, sequence, means, _ = bins
     width = len(totals)
-    commonest = np.argmax(totals)
-    means = np.empty(n_bins)
+    commonest = 0
+    for q in range(1, width):
+        if totals[q] > totals[commonest]:
+            commonest = q
     for k in range(n_bins):
         if pair:
             means[k] = sums[k * 2 + 1] / sums[k * 2]
@@ -281,15 +283,15 @@ def _order_categories(n_bins, pair, totals, bins):
         sequence[i] = k
 
 
-@helper()
+@helper(counts_references=False)
 def _scan(feature, n_bins, criterion, pair, ordered, limits, totals, n_rows, bins, best, where):
     """Try each place between two bins, with the missing values on the right and on the left."""
-    codes, sums, numbers, sequence, left = bins
+    codes, sums, numbers, sequence, _, left = bins
     width = len(totals)
     least_rows, least_weight = limits
     missing = codes[n_bins - 1] == MISSING
     known = n_bins - 1 if missing else n_bins
-    weight = totals[0] if pair else totals.sum()
+    weight = weight_of(pair, totals)
     for missing_left in range(2 if missing else 1):
         for q in range(width):
             left[q] = sums[known * width + q] if missing_left else 0.0
@@ -332,10 +334,11 @@ def _scan(feature, n_bins, criterion, pair, ordered, limits, totals, n_rows, bin
                     _remember(sequence, codes, j + 1, known, chosen)
 
 
-@helper()
+@helper(counts_references=False)
 def _remember(sequence, codes, n, n_known, chosen):
     """Bits of the categories that go left, then of those that are there."""
-    chosen[:] = 0
+    for word in range(len(chosen)):
+        chosen[word] = 0
     for j in range(n_known):
         code = np.uint64(codes[sequence[j]])
         bit = _1 << (code & _63)
@@ -344,12 +347,12 @@ def _remember(sequence, codes, n, n_known, chosen):
             chosen[code >> _6] |= bit
 
 
-@helper()
+@helper(counts_references=False)
 def _times_log(x, total):
     return x * np.log(x / total) if x > 0.0 else 0.0
 
 
-@helper()
+@helper(counts_references=False)
 def _pair_score(criterion, weight, total):
     """What one child adds: greater is purer."""
     if criterion == ENTROPY:
@@ -360,7 +363,7 @@ def _pair_score(criterion, weight, total):
     return total * total / weight
 
 
-@helper()
+@helper(counts_references=False)
 def _class_entropy(left, totals, left_weight, right_weight):
     score = 0.0
     for q in range(len(left)):
@@ -368,12 +371,23 @@ def _class_entropy(left, totals, left_weight, right_weight):
     return score
 
 
-@helper()
+@helper(counts_references=False)
+def weight_of(pair, totals):
+    """A node's weight, from its sums."""
+    if pair:
+        return totals[0]
+    weight = 0.0
+    for q in range(len(totals)):
+        weight += totals[q]
+    return weight
+
+
+@helper(counts_references=False)
 def node_score(criterion, pair, totals):
     """The score of a node that is not split: what a split's score is compared to."""
     if pair:
         return _pair_score(criterion, totals[0], totals[1])
-    weight = totals.sum()
+    weight = weight_of(pair, totals)
     score = 0.0
     for q in range(len(totals)):
         if criterion == ENTROPY:
@@ -383,7 +397,7 @@ def node_score(criterion, pair, totals):
     return score
 
 
-@helper()
+@helper(counts_references=False)
 def impurity(criterion, pair, totals, moment):
     """Of a node, as scikit-learn defines it; `moment` is the sum of w y^2, or of w y log y for Poisson."""
     if criterion == SQUARED_ERROR:
@@ -391,7 +405,7 @@ def impurity(criterion, pair, totals, moment):
         return moment / totals[0] - mean * mean
     if criterion == POISSON:
         return (moment - _times_log(totals[1], totals[0])) / totals[0]
-    weight = totals[0] if pair else totals.sum()
+    weight = weight_of(pair, totals)
     if criterion == ENTROPY:
         return -node_score(criterion, pair, totals) / weight / np.log(2.0)
     if pair:
@@ -400,7 +414,7 @@ def impurity(criterion, pair, totals, moment):
     return 1.0 - node_score(criterion, pair, totals) / weight
 
 
-@helper()
+@helper(counts_references=False)
 def improvement(criterion, pair, score, totals, all_weight):
     """The decrease of impurity by a split, weighted by the node's share of all rows."""
     gain = (score - node_score(criterion, pair, totals)) / all_weight

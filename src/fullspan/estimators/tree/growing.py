@@ -197,7 +197,7 @@ def _tree_of(columns: Columns, targets: Targets, growth: Growth) -> Tree:
     is_split, feature = integers[:, LEFT] >= 0, integers[:, FEATURE]
     category_start = category_words = None
     if growth.words.shape[1]:
-        n_words = np.where(is_split, (columns.n_categories[feature] + 63) // 64, 0)
+        n_words = np.where(is_split, (columns.n_categories[np.maximum(feature, 0)] + 63) // 64, 0)
         category_words = growth.words[:n][np.arange(growth.words.shape[1]) < n_words[:, None]]
         category_start = np.concatenate([[0], np.cumsum(n_words)])
         floats[n_words > 0, THRESHOLD] = np.nan
