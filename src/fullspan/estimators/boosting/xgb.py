@@ -35,7 +35,7 @@ class XGBModel(XGBBase):
     array([0., 1.], dtype=float32)
     """
 
-    @_deprecate_positional_args  # type: ignore[untyped-decorator]
+    @_deprecate_positional_args(version="1.0")  # type: ignore[untyped-decorator]
     def fit(
         self,
         X: Any,
@@ -290,7 +290,7 @@ class XGBRanker(XGBModel):
     _default_objective = "rank:ndcg"
     __init__ = with_defaults(objective="rank:ndcg")
 
-    @_deprecate_positional_args  # type: ignore[untyped-decorator]
+    @_deprecate_positional_args(version="1.0")  # type: ignore[untyped-decorator]
     def fit(
         self,
         X: Any,
@@ -347,6 +347,9 @@ class XGBRanker(XGBModel):
             X, y, sample_weight, base_margin, sets, verbose, xgb_model, sample_weight_eval_set,
             base_margin_eval_set, feature_weights, groups,
         )  # fmt: skip
+
+    def _get_type(self) -> str:
+        return "ranker"
 
     def _features(self, X: Any) -> Any:
         return super()._features(split_queries(X, None)[0])

@@ -17,6 +17,7 @@ from sklearn.utils._param_validation import (
     StrOptions,
     validate_parameter_constraints,
 )
+from sklearn.utils.validation import _deprecate_positional_args
 
 from fullspan.estimators.saving import Saveable
 
@@ -331,4 +332,4 @@ def with_defaults(**defaults: Any) -> Any:
     made.__kwdefaults__ = {**(base.__kwdefaults__ or {}), **defaults}
     made.__annotations__ = base.__annotations__
     made.__qualname__ = base.__qualname__
-    return made
+    return _deprecate_positional_args(made, version="1.0")
