@@ -137,7 +137,7 @@ def _roc_and_precision(y: np.ndarray, predicted: np.ndarray, labels: list[str]) 
         left.plot(false, true, label=f"{name} ({roc_auc_score(actual, predicted[:, k]):.3f})")
         precision, recall, _ = precision_recall_curve(actual, predicted[:, k])
         area = average_precision_score(actual, predicted[:, k])
-        right.step(recall, precision, where="post", label=f"{name} ({area:.3f}, of all {actual.mean():.3f})")
+        right.step(recall, precision, where="post", label=f"{name} ({area:.3f}; chance {actual.mean():.3f})")
     left.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle="--")
     left.set(xlabel="false positive rate", ylabel="true positive rate", title="ROC\n(area)")
     right.set(xlabel="recall", ylabel="precision", title="Precision and recall\n(average precision)")
@@ -147,7 +147,7 @@ def _roc_and_precision(y: np.ndarray, predicted: np.ndarray, labels: list[str]) 
         axes.legend(frameon=False, fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.18))
     which = f"the {len(shown)} most frequent classes" if len(labels) > len(shown) > 1 else "each class"
     which = f"class {labels[1]!r}" if len(labels) == 2 else f"{which} against the rest"
-    caption = f"Of {which}, on held-out rows. By chance the precision is the class's share of all rows."
+    caption = f"Of {which}, on held-out rows. By chance, the precision is the class's share of the rows."
     return Plot("ROC and precision-recall curves", caption, as_svg(*figures))
 
 
