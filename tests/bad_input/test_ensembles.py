@@ -207,7 +207,10 @@ def test_one_class() -> None:
     refused(GradientBoostingClassifier(), message, sample_weight=Y)
     assert set(BaggingClassifier().fit(X, one).predict(X)) == {0.0}
     assert set(AdaBoostClassifier().fit(X, one).predict(X)) == {0.0}
-    assert AdaBoostClassifier().fit(X, one).predict_proba(X).shape == (40, 1)
+    boosted = AdaBoostClassifier().fit(X, one)
+    assert boosted.predict_proba(X).shape == (40, 1)
+    assert [each.tolist() for each in boosted.staged_predict_proba(X)] == [[[1.0]] * 40]
+    assert [each.tolist() for each in boosted.staged_predict(X)] == [[0.0] * 40]
 
 
 def test_losses_for_two_classes_only() -> None:

@@ -199,6 +199,9 @@ class AdaBoostClassifier(ClassifierMixin, AdaBoost):  # type: ignore[misc]
         """
         check_is_fitted(self)
         X, _ = self._ready(X)
+        if self.n_classes_ == 1:
+            yield np.zeros((_num_samples(X), 1))  # the first one makes no error and ends the fit
+            return
         weights = self.estimator_weights_
         staged = staged_votes(self.estimators_, weights, self.classes_, X)
         for votes, total in zip(staged, np.cumsum(weights), strict=False):
@@ -216,6 +219,8 @@ class AdaBoostClassifier(ClassifierMixin, AdaBoost):  # type: ignore[misc]
 
     def _probabilities(self, scores: np.ndarray) -> np.ndarray:
         """Equation 15 of Zhu et al."""
+        if self.n_classes_ == 1:
+            return np.ones((len(scores), 1))
         if self.n_classes_ == 2:
             return np.asarray(softmax(np.column_stack([-scores, scores]) / 2, axis=1))
         return np.asarray(softmax(scores / (self.n_classes_ - 1), axis=1))
@@ -231,8 +236,7 @@ class AdaBoostClassifier(ClassifierMixin, AdaBoost):  # type: ignore[misc]
         -------
         ndarray of shape (n_samples, n_classes)
         """
-        scores = self.decision_function(X)
-        return np.ones((len(scores), 1)) if self.n_classes_ == 1 else self._probabilities(scores)
+        return self._probabilities(self.decision_function(X))
 
     def staged_predict_proba(self, X: Any) -> Iterator[np.ndarray]:
         """`predict_proba` after each round.
