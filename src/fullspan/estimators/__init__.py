@@ -31,6 +31,11 @@ _MODULES = {
     "XGBRFClassifier": "boosting.xgb_forest",
     "XGBRFRegressor": "boosting.xgb_forest",
     "Booster": "boosting.booster",
+    "export_graphviz": "tree.export",
+    "export_text": "tree.export",
+    "plot_tree": "tree.plotting",
+    "shap_interaction_values": "shap",
+    "shap_values": "shap",
     "load": "saving",
 }
 __all__ = sorted(_MODULES)

@@ -38,8 +38,8 @@ def count_paths(tree_start, first_tree, last_tree, left, right):
 
 @kernel()
 def find_paths(
-    tree_start, tree_group, tree_weight, first_tree, last_tree, left, right, feature, value, cover, deepest,
-    leaf_group, leaf_value, step_start, step_node, step_left, step_slot, slot_start, slot_feature, slot_share,
+    tree_start, first_tree, last_tree, left, right, feature, cover, deepest,
+    leaf_node, leaf_tree, step_start, step_node, step_left, step_slot, slot_start, slot_feature, slot_share,
 ):  # fmt: skip
     """Write the way to each leaf: its steps, and its features (slots) with the shares of the cover."""
     way, way_left = np.zeros(deepest + 1, dtype=np.int64), np.zeros(deepest + 1, dtype=np.bool_)
@@ -54,13 +54,12 @@ def find_paths(
                 node = left[root + node]
                 continue
             if not rising:
-                leaf_group[leaf] = tree_group[tree]
-                leaf_value[leaf] = np.float64(value[root + node]) * tree_weight[tree]
+                leaf_node[leaf], leaf_tree[leaf] = root + node, tree
                 step_start[leaf], slot_start[leaf] = step, slot
                 for k in range(depth):
                     above = root + way[k]
                     below = root + (left[above] if way_left[k] else right[above])
-                    share = np.float64(cover[below]) / cover[above] if cover[above] > 0 else 0.0
+                    share = cover[below] / cover[above] if cover[above] > 0 else 0.0
                     found = slot_start[leaf]
                     while found < slot and slot_feature[found] != feature[above]:
                         found += 1
@@ -123,7 +122,11 @@ def add_shap(
     X, leaf_group, leaf_value, step_start, step_node, step_left, step_slot, slot_start, slot_feature,
     slot_share, deepest, routing, out,
 ):  # fmt: skip
-    """Add the SHAP values of all leaves to `out` [n, n_groups, n_features + 1]."""
+    """Add the SHAP values of all leaves to `out` [n, n_groups, n_features + 1].
+
+    A leaf adds its values [n_leaves, width] to as many groups, from its own on.
+    """
+    width = leaf_value.shape[1]
     weights, met = np.zeros(deepest + 2), np.zeros(deepest + 2)
     bias = out.shape[2] - 1
     for row in range(len(X)):
@@ -131,16 +134,18 @@ def add_shap(
             first, group = slot_start[leaf], leaf_group[leaf]
             n = slot_start[leaf + 1] - first
             conditions_met(X[row], leaf, step_start, step_node, step_left, step_slot, met, n, routing)
-            expected = leaf_value[leaf]
+            expected = 1.0
             weights[0] = 1.0
             for k in range(n):
                 extend(weights, k + 1, slot_share[first + k], met[k])
                 expected *= slot_share[first + k]
-            out[row, group, bias] += expected
+            for c in range(width):
+                out[row, group + c, bias] += expected * leaf_value[leaf, c]
             for k in range(n):
                 share = slot_share[first + k]
-                part = unwound_sum(weights, n, share, met[k])
-                out[row, group, slot_feature[first + k]] += part * (met[k] - share) * leaf_value[leaf]
+                part = unwound_sum(weights, n, share, met[k]) * (met[k] - share)
+                for c in range(width):
+                    out[row, group + c, slot_feature[first + k]] += part * leaf_value[leaf, c]
 
 
 @kernel()
@@ -149,6 +154,7 @@ def add_interactions(
     slot_share, deepest, routing, out,
 ):  # fmt: skip
     """Add what pairs of features share to `out` [n, n_groups, n_features + 1, n_features + 1]."""
+    width = leaf_value.shape[1]
     weights, met = np.zeros(deepest + 2), np.zeros(deepest + 2)
     for row in range(len(X)):
         for leaf in range(len(leaf_value)):
@@ -163,10 +169,12 @@ def add_interactions(
                     if k != j:
                         count += 1
                         extend(weights, count, slot_share[first + k], met[k])
-                change = (met[j] - slot_share[first + j]) * leaf_value[leaf] / 2
+                change = (met[j] - slot_share[first + j]) / 2
                 for k in range(n):
                     if k == j:
                         continue
                     share = slot_share[first + k]
                     part = unwound_sum(weights, count, share, met[k]) * (met[k] - share) * change
-                    out[row, group, slot_feature[first + j], slot_feature[first + k]] += part
+                    for c in range(width):
+                        pair = slot_feature[first + j], slot_feature[first + k]
+                        out[row, group + c, pair[0], pair[1]] += part * leaf_value[leaf, c]

@@ -1,4 +1,4 @@
-"""TreeSHAP: what each feature, and each pair of features, adds to the margins of an ensemble.
+"""TreeSHAP: what each feature, and each pair of features, adds to the raw scores of trees.
 
 The values are those of path-dependent TreeSHAP (features left out follow the covers of the training data), as
 are XGBoost's `pred_contribs` and `pred_interactions`.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,94 @@ from fullspan.estimators.boosting._shap_kernels import (
 from fullspan.estimators.boosting.ensemble import TreeEnsemble, dense_rows
 
 _BLOCK = 256
+
+
+class ExplainedTrees(NamedTuple):
+    """Trees whose leaves' values add up, as the kernels take them.
+
+    Nodes and ways are those of a `TreeEnsemble`; only a node's value may be a vector.
+    """
+
+    n_groups: int
+    base_score: NDArray[np.float64]  # [n_groups]
+    tree_start: NDArray[np.int64]  # [n_trees + 1]
+    tree_group: NDArray[np.int64]  # [n_trees] the first group that a tree adds to
+    left: NDArray[np.int32]  # [n_nodes], as those below
+    right: NDArray[np.int32]
+    feature: NDArray[np.int32]
+    threshold: NDArray[np.float32]
+    default_left: NDArray[np.bool_]
+    value: NDArray[np.float64]  # [n_nodes, width], for as many groups
+    cover: NDArray[np.float64]
+    category_start: NDArray[np.int64]  # [n_nodes + 1]
+    categories: NDArray[np.int32]
+
+
+# Gives the kernels some rows as a float32 array.
+TakeRows = Callable[[slice], NDArray[np.float32]]
+
+
+def explain(
+    trees: ExplainedTrees,
+    n_samples: int,
+    n_features: int,
+    take: TakeRows,
+    *,
+    interactions: bool,
+    n_threads: int | None = None,
+) -> NDArray[np.float64]:
+    """SHAP values of rows, or their interactions.
+
+    Returns
+    -------
+    float64 array of shape (n_samples, n_groups, n_features + 1 [, n_features + 1])
+        The last column is the expected score. Rows add up to the scores, and rows of interactions to the
+        SHAP values.
+    """
+    arrays, deepest = _paths(trees)
+    routing = (
+        trees.feature, trees.threshold, trees.default_left, trees.category_start, trees.categories,
+    )  # fmt: skip
+    size = n_features + 1
+    values = np.zeros((n_samples, trees.n_groups, size))
+    values[:, :, -1] = trees.base_score
+    pairs = np.zeros((n_samples if interactions else 0, trees.n_groups, size, size))
+
+    def work(start: int) -> None:
+        block = slice(start, min(start + _BLOCK, n_samples))
+        rows = take(block)
+        add_shap(rows, *arrays, deepest, routing, values[block])
+        if interactions:
+            add_interactions(rows, *arrays, deepest, routing, pairs[block])
+
+    with ThreadPoolExecutor(n_threads or usable_cores()) as pool:
+        list(pool.map(work, range(0, n_samples, _BLOCK)))
+    if not interactions:
+        return values
+    diagonal = np.arange(size)
+    pairs[:, :, diagonal, diagonal] = values - pairs.sum(axis=3)
+    return pairs
+
+
+def _paths(trees: ExplainedTrees) -> tuple[tuple[NDArray[Any], ...], int]:
+    """The ways to all leaves, as the kernels take them, and how long the longest is."""
+    n_trees = len(trees.tree_group)
+    n_leaves, n_steps, deepest = count_paths(trees.tree_start, 0, n_trees, trees.left, trees.right)
+    leaf_node, leaf_tree = np.zeros(n_leaves, dtype=np.int64), np.zeros(n_leaves, dtype=np.int64)
+    ways = (
+        np.zeros(n_leaves + 1, dtype=np.int64),
+        np.zeros(n_steps, dtype=np.int64),
+        np.zeros(n_steps, dtype=np.bool_),
+        np.zeros(n_steps, dtype=np.int64),
+        np.zeros(n_leaves + 1, dtype=np.int64),
+        np.zeros(n_steps + 1, dtype=np.int64),
+        np.zeros(n_steps + 1),
+    )
+    find_paths(
+        trees.tree_start, 0, n_trees, trees.left, trees.right, trees.feature, trees.cover, deepest,
+        leaf_node, leaf_tree, *ways,
+    )  # fmt: skip
+    return (trees.tree_group[leaf_tree], trees.value[leaf_node], *ways), int(deepest)
 
 
 def shap_values(
@@ -60,16 +148,7 @@ def shap_values(
     >>> shap_values(stump, np.array([[0.0, 3.0]], dtype=np.float32)).tolist()
     [[[0.0, 0.5, 1.0]]]
     """
-    last_tree = ensemble.n_trees if last_tree is None else last_tree
-    paths = _Paths(ensemble, first_tree, last_tree)
-    out = np.zeros((X.shape[0], ensemble.n_groups, ensemble.n_features + 1))
-    out[:, :, -1] = ensemble.base_score
-
-    def add(rows: NDArray[np.float32], part: NDArray[np.float64]) -> None:
-        add_shap(rows, *paths.arrays, paths.deepest, paths.routing, part)
-
-    _in_blocks(ensemble, X, out, add, n_threads)
-    return out.astype(np.float32)
+    return _explain(ensemble, X, first_tree, last_tree, n_threads, interactions=False)
 
 
 def shap_interactions(
@@ -86,59 +165,45 @@ def shap_interactions(
     float32 array of shape (n_samples, n_groups, n_features + 1, n_features + 1)
         Symmetric; rows (and columns) add up to the SHAP values.
     """
-    last_tree = ensemble.n_trees if last_tree is None else last_tree
-    paths = _Paths(ensemble, first_tree, last_tree)
-    size = ensemble.n_features + 1
-    out = np.zeros((X.shape[0], ensemble.n_groups, size, size))
-
-    def add(rows: NDArray[np.float32], part: NDArray[np.float64]) -> None:
-        add_interactions(rows, *paths.arrays, paths.deepest, paths.routing, part)
-
-    _in_blocks(ensemble, X, out, add, n_threads)
-    values = shap_values(ensemble, X, first_tree, last_tree, n_threads).astype(np.float64)
-    diagonal = np.arange(size)
-    out[:, :, diagonal, diagonal] = values - out.sum(axis=3)
-    return out.astype(np.float32)
+    return _explain(ensemble, X, first_tree, last_tree, n_threads, interactions=True)
 
 
-class _Paths:
-    """The ways to all leaves, as the kernels take them."""
-
-    def __init__(self, ensemble: TreeEnsemble, first_tree: int, last_tree: int) -> None:
-        e = ensemble
-        n_leaves, n_steps, self.deepest = count_paths(e.tree_start, first_tree, last_tree, e.left, e.right)
-        self.arrays = (
-            np.zeros(n_leaves, dtype=np.int64),
-            np.zeros(n_leaves),
-            np.zeros(n_leaves + 1, dtype=np.int64),
-            np.zeros(n_steps, dtype=np.int64),
-            np.zeros(n_steps, dtype=np.bool_),
-            np.zeros(n_steps, dtype=np.int64),
-            np.zeros(n_leaves + 1, dtype=np.int64),
-            np.zeros(n_steps + 1, dtype=np.int64),
-            np.zeros(n_steps + 1),
-        )
-        find_paths(
-            e.tree_start, e.tree_group, e.tree_weight, first_tree, last_tree, e.left, e.right, e.feature,
-            e.value, e.cover, self.deepest, *self.arrays,
-        )  # fmt: skip
-        self.routing = (
-            e.feature, e.threshold, e.default_left, e.category_start, e.categories,
-        )  # fmt: skip
-
-
-def _in_blocks(
+def _explain(
     ensemble: TreeEnsemble,
     X: Any,
-    out: NDArray[np.float64],
-    add: Callable[[NDArray[np.float32], NDArray[np.float64]], None],
+    first_tree: int,
+    last_tree: int | None,
     n_threads: int | None,
-) -> None:
-    def work(start: int) -> None:
-        rows = slice(start, min(start + _BLOCK, X.shape[0]))
-        add(dense_rows(X, rows, ensemble.zero_is_missing), out[rows])
-
-    if X.shape[1] != ensemble.n_features:
-        raise ValueError(f"X has {X.shape[1]} features, but the trees were made for {ensemble.n_features}")
-    with ThreadPoolExecutor(n_threads or usable_cores()) as pool:
-        list(pool.map(work, range(0, X.shape[0], _BLOCK)))
+    *,
+    interactions: bool,
+) -> NDArray[np.float32]:
+    e = ensemble
+    if X.shape[1] != e.n_features:
+        raise ValueError(f"X has {X.shape[1]} features, but the trees were made for {e.n_features}")
+    if (first_tree, last_tree) != (0, None):
+        e = e.trees(first_tree, e.n_trees if last_tree is None else last_tree)
+    weight = np.repeat(e.tree_weight.astype(np.float64), np.diff(e.tree_start))
+    trees = ExplainedTrees(
+        e.n_groups,
+        e.base_score,
+        e.tree_start,
+        e.tree_group.astype(np.int64),
+        e.left,
+        e.right,
+        e.feature,
+        e.threshold,
+        e.default_left,
+        (e.value.astype(np.float64) * weight)[:, None],
+        e.cover.astype(np.float64),
+        e.category_start,
+        e.categories,
+    )
+    found = explain(
+        trees,
+        X.shape[0],
+        e.n_features,
+        lambda rows: dense_rows(X, rows, e.zero_is_missing),
+        interactions=interactions,
+        n_threads=n_threads,
+    )
+    return found.astype(np.float32)
