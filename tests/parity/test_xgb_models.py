@@ -146,6 +146,9 @@ def test_shap_values_and_importances_are_xgboosts(name: str, tmp_path: Path) -> 
     np.testing.assert_allclose(values.sum(axis=-1), ours.predict(rows, output_margin=True), atol=2e-6)
     if name == "linear":
         return
+    quick = ours.get_booster().predict(rows, pred_contribs=True, approx_contribs=True)
+    wanted = booster.predict(data, pred_contribs=True, approx_contribs=True)
+    np.testing.assert_allclose(quick, wanted, atol=2e-6)
     pairs = ours.shap_interaction_values(rows)
     np.testing.assert_allclose(pairs, booster.predict(data, pred_interactions=True), atol=2e-6)
     np.testing.assert_allclose(pairs.sum(axis=-1), values, atol=2e-6)

@@ -18,6 +18,7 @@ from fullspan.estimators.boosting.booster_config import booster_config
 from fullspan.estimators.boosting.booster_descriptions import DescribedModel
 from fullspan.estimators.boosting.ensemble import TreeEnsemble
 from fullspan.estimators.boosting.linear import LinearModel
+from fullspan.estimators.boosting.saabas import path_contributions
 from fullspan.estimators.boosting.shap import shap_interactions, shap_values
 from fullspan.estimators.boosting.weak import WeakModel
 from fullspan.estimators.boosting.xgboost_format import Content
@@ -267,6 +268,7 @@ class Booster(DescribedModel):
         output_margin: bool = False,
         pred_leaf: bool = False,
         pred_contribs: bool = False,
+        approx_contribs: bool = False,
         pred_interactions: bool = False,
         validate_features: bool = True,
         training: bool = False,
@@ -286,6 +288,8 @@ class Booster(DescribedModel):
             The leaf of each row in each tree instead.
         pred_contribs, pred_interactions : bool
             SHAP values of features, or of pairs of them, instead.
+        approx_contribs : bool
+            With `pred_contribs`: what the splits on a row's path change, which takes less time.
         validate_features : bool
             Compare names of features.
         training : bool
@@ -312,7 +316,10 @@ class Booster(DescribedModel):
             leaves = self.trees_or_error("pred_leaf").leaves(X, *self.trees_of(iteration_range))
             shape = (len(leaves), -1, int(self.content.objective.n_outputs), self.content.n_parallel)
             return leaves.reshape(shape if strict_shape else leaves.shape).astype(np.float32)
-        if pred_contribs or pred_interactions:
+        if pred_contribs and approx_contribs and not isinstance(self.model, LinearModel):
+            ensemble = self.trees_or_error("approx_contribs")
+            out = path_contributions(ensemble, X, *self.trees_of(iteration_range))
+        elif pred_contribs or pred_interactions:
             out = self.contributions(X, iteration_range, pred_interactions)
         else:
             out = self.margin(X, iteration_range, base_margin)
