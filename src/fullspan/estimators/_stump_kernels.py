@@ -20,7 +20,7 @@ _BLOCK = 1024  # rows whose weights are summed apart, so that long sums lose les
 _TINY = 1e-300  # keeps sides without weight from dividing by zero
 
 
-@kernel()
+@kernel(counts_references=False)
 def cut_column(column, order, codes, starts):
     """Cut a column into bins of about equal size that never part close values.
 
@@ -60,7 +60,7 @@ def cut_column(column, order, codes, starts):
     return n_bins
 
 
-@helper()
+@helper(counts_references=False)
 def _quality(left_0, left_1, total_0, total_1):
     """Grows as the weighted Gini impurity falls; without branches, so that loops vectorise."""
     right_0, right_1 = total_0 - left_0, total_1 - left_1
@@ -69,25 +69,22 @@ def _quality(left_0, left_1, total_0, total_1):
     ) / (right_0 + right_1 + _TINY)
 
 
-@helper()
-def _qualities_at_ends(first, second, totals, out):
-    for b in range(len(out)):
-        out[b] = _quality(first[b], second[b], totals[0], totals[1])
-
-
-@helper()
+@helper(counts_references=False)
 def _bounds(first, second, totals, out):
-    """Of bins, but for the first one, from the weights up to their ends.
+    """Of bins, from the weights up to their ends.
 
     The two other corners are the bin's ends: splits that are known.
     """
-    for b in range(1, len(out)):
+    one = _quality(first[0], 0.0, totals[0], totals[1])
+    other = _quality(0.0, second[0], totals[0], totals[1])
+    out[0] = one if one > other else other
+    for b in range(1, len(first)):
         one = _quality(first[b], second[b - 1], totals[0], totals[1])
         other = _quality(first[b - 1], second[b], totals[0], totals[1])
         out[b] = one if one > other else other
 
 
-@helper()
+@helper(counts_references=False)
 def _note(quality, feature, position, left_0, left_1, best, place):
     """Keep the best split and the quality of the next best."""
     if quality > best[0]:
@@ -101,10 +98,10 @@ def _note(quality, feature, position, left_0, left_1, best, place):
         best[1] = quality
 
 
-@kernel()
+@kernel(counts_references=False)
 def best_stump(
     thread, n_threads, meeting, columns, orders, codes, starts, n_bins, weights, n_first, totals, margin,
-    sums, best, place,
+    sums, qualities, best, place,
 ):  # fmt: skip
     """Find the best split; the threads share out the features.
 
@@ -129,37 +126,21 @@ def best_stump(
         Splits whose quality is this close to the best one's are found for certain.
     sums : float64 array of shape (n_features, 2, most)
         Room for the weights by class up to the ends of bins.
+    qualities : float64 array of shape (n_threads, most)
+        Scratch.
     best : float64 array of shape (n_threads, 4)
         Written: the best quality, the next best, and the classes' weights on the best one's left.
     place : int64 array of shape (n_threads, 2)
         Written: feature and position of the best split; feature -1 if there is none.
     """
-    own_best, own_place = best[thread], place[thread]
-    of_first, of_second = weights[:n_first], weights[n_first:]
-    own_best[:] = 0.0
-    own_place[:] = -1
-    for f in range(thread, len(codes), 2 * n_threads):
-        # Two columns at a time wait less for each other's sums; the last one may be alone.
-        g = f + n_threads if f + n_threads < len(codes) else f
-        sums[f, :, : n_bins[f]] = 0.0
-        sums[g, :, : n_bins[g]] = 0.0
-        if g != f:
-            _add_up_two(codes[f, :n_first], codes[g, :n_first], of_first, sums[f, 0], sums[g, 0])
-            _add_up_two(codes[f, n_first:], codes[g, n_first:], of_second, sums[f, 1], sums[g, 1])
-        else:
-            _add_up(codes[f, :n_first], of_first, sums[f, 0])
-            _add_up(codes[f, n_first:], of_second, sums[f, 1])
-    qualities = np.empty(sums.shape[2])
+    own_best, own_place, own_qualities = best[thread], place[thread], qualities[thread]
+    for i in range(len(own_best)):
+        own_best[i] = 0.0
+    own_place[0] = own_place[1] = -1
+    _sum_up_bins(thread, n_threads, codes, n_bins, weights, n_first, sums)
     for f in range(thread, len(codes), n_threads):
         first, second = sums[f, 0, : n_bins[f]], sums[f, 1, : n_bins[f]]
-        for b in range(1, len(first)):
-            first[b] += first[b - 1]
-            second[b] += second[b - 1]
-        at_ends = qualities[: len(first) - 1]
-        _qualities_at_ends(first, second, totals, at_ends)
-        for b in range(len(at_ends)):
-            if at_ends[b] > own_best[1]:
-                _note(at_ends[b], f, starts[f, b + 1], first[b], second[b], own_best, own_place)
+        _try_ends(f, first, second, starts[f], totals, own_qualities, own_best, own_place)
     barrier(meeting, thread, n_threads)
     # A thread that is ahead may have raised its own already: that shuts out bins, but no best split.
     floor = best[0, 0]
@@ -167,13 +148,9 @@ def best_stump(
         floor = max(floor, best[other, 0])
     for f in range(thread, len(codes), n_threads):
         first, second = sums[f, 0, : n_bins[f]], sums[f, 1, : n_bins[f]]
-        bounds = qualities[: len(first)]
-        _bounds(first, second, totals, bounds)
-        bounds[0] = max(
-            _quality(first[0], 0.0, totals[0], totals[1]), _quality(0.0, second[0], totals[0], totals[1])
-        )
-        for b in range(len(bounds)):
-            if bounds[b] >= floor - margin:
+        _bounds(first, second, totals, own_qualities)
+        for b in range(len(first)):
+            if own_qualities[b] >= floor - margin:
                 start, end = starts[f, b], starts[f, b + 1]
                 left = (first[b - 1], second[b - 1]) if b else (0.0, 0.0)
                 _look_through(
@@ -189,20 +166,57 @@ def best_stump(
                 )
 
 
-@helper()
+@helper(counts_references=False)
+def _sum_up_bins(thread, n_threads, codes, n_bins, weights, n_first, sums):
+    """The weights by class of the bins of a thread's features."""
+    of_first, of_second = weights[:n_first], weights[n_first:]
+    for f in range(thread, len(codes), 2 * n_threads):
+        # Two columns at a time wait less for each other's sums; the last one may be alone.
+        g = f + n_threads if f + n_threads < len(codes) else f
+        _clear(sums[f], n_bins[f])
+        if g == f:
+            _add_up(codes[f, :n_first], of_first, sums[f, 0])
+            _add_up(codes[f, n_first:], of_second, sums[f, 1])
+            break
+        _clear(sums[g], n_bins[g])
+        _add_up_two(codes[f, :n_first], codes[g, :n_first], of_first, sums[f, 0], sums[g, 0])
+        _add_up_two(codes[f, n_first:], codes[g, n_first:], of_second, sums[f, 1], sums[g, 1])
+
+
+@helper(counts_references=False)
+def _clear(sums, n):
+    for c in range(len(sums)):
+        for b in range(n):
+            sums[c, b] = 0.0
+
+
+@helper(counts_references=False)
+def _try_ends(feature, first, second, starts, totals, qualities, best, place):
+    """Add the bins' weights up from the left, and note the splits at their ends."""
+    for b in range(1, len(first)):
+        first[b] += first[b - 1]
+        second[b] += second[b - 1]
+    for b in range(len(first) - 1):
+        qualities[b] = _quality(first[b], second[b], totals[0], totals[1])
+    for b in range(len(first) - 1):
+        if qualities[b] > best[1]:
+            _note(qualities[b], feature, starts[b + 1], first[b], second[b], best, place)
+
+
+@helper(counts_references=False)
 def _add_up(code, weights, sums):
     for i in range(len(weights)):
         sums[code[i]] += weights[i]
 
 
-@helper()
+@helper(counts_references=False)
 def _add_up_two(code, other_code, weights, sums, other_sums):
     for i in range(len(weights)):
         sums[code[i]] += weights[i]
         other_sums[other_code[i]] += weights[i]
 
 
-@helper()
+@helper(counts_references=False)
 def _look_through(column, order, weights, n_first, left, totals, where, best, place):
     """Note the splits inside one bin."""
     left_0, left_1 = left
@@ -220,7 +234,7 @@ def _look_through(column, order, weights, n_first, left, totals, where, best, pl
         before = value
 
 
-@kernel()
+@kernel(counts_references=False)
 def mark_wrong(column, threshold, first_left, first_right, n_first, rows, wrong):
     """Mark the rows that a stump gets wrong.
 
@@ -242,7 +256,7 @@ def mark_wrong(column, threshold, first_left, first_right, n_first, rows, wrong)
         wrong[rows[i]] = says_first != (i < n_first)
 
 
-@kernel()
+@kernel(counts_references=False)
 def weighted_error(weights, wrong):
     """Share of the weight on the rows that are wrong."""
     total, of_wrong = 0.0, 0.0
@@ -256,7 +270,7 @@ def weighted_error(weights, wrong):
     return of_wrong / total
 
 
-@kernel()
+@kernel(counts_references=False)
 def reweight_wrong(weights, wrong, factor, least):
     """As `reweight`, with one factor for the rows that are wrong and 1 for the others."""
     for i in range(len(weights)):
@@ -265,7 +279,7 @@ def reweight_wrong(weights, wrong, factor, least):
     return _normalise(weights, least)
 
 
-@kernel()
+@kernel(counts_references=False)
 def reweight(weights, factors, least):
     """Multiply the weights, let them sum to one, and raise those that are neither zero nor `least`.
 
@@ -287,7 +301,7 @@ def reweight(weights, factors, least):
     return _normalise(weights, least)
 
 
-@helper()
+@helper(counts_references=False)
 def _normalise(weights, least):
     total = 0.0
     for start in range(0, len(weights), _BLOCK):

@@ -50,6 +50,7 @@ class Stumps:
         with ThreadPoolExecutor(self.crew.n_threads) as pool:
             list(pool.map(self._cut, range(self.n_features)))
         self.weights = np.empty(len(self.rows))
+        self.qualities = np.empty((self.crew.n_threads, _MOST_BINS))
         self.best = np.empty((self.crew.n_threads, 4))
         self.place = np.empty((self.crew.n_threads, 2), np.int64)
 
@@ -104,6 +105,7 @@ class Stumps:
             totals,
             margin,
             self.sums,
+            self.qualities,
             self.best,
             self.place,
         )
