@@ -162,19 +162,16 @@ def sampled_shap(
     >>> sampled_shap(product, np.array([[2.0, 3.0]]), np.zeros((1, 2)), [[0], [1]], 1, rng).tolist()
     [[[3.0], [3.0]]]
     """
-    total: np.ndarray | None = None
+    n_rows, n_features = X.shape
+    total = np.zeros((n_rows, len(groups), outputs(X[:1]).shape[1]))
     for _ in range(n_pairs):
         order = rng.permutation(len(groups))
-        reference = background[rng.integers(len(background), size=len(X))]
+        reference = background[rng.integers(len(background), size=n_rows)]
         for sequence in (order, order[::-1]):
-            current = reference.copy()
-            before = outputs(current)
-            if total is None:
-                total = np.zeros((len(X), len(groups), before.shape[1]))
-            for group in sequence:
-                current[:, groups[group]] = X[:, groups[group]]
-                after = outputs(current)
-                total[:, group] += after - before
-                before = after
-    assert total is not None
+            # All steps of a sequence in one call: models have a cost for each.
+            steps = np.repeat(reference[None], len(groups) + 1, axis=0)
+            for step, group in enumerate(sequence):
+                steps[step + 1 :, :, groups[group]] = X[:, groups[group]]
+            values = outputs(steps.reshape(-1, n_features)).reshape(len(groups) + 1, n_rows, -1)
+            total[:, sequence] += np.diff(values, axis=0).swapaxes(0, 1)
     return total / (2 * n_pairs)
