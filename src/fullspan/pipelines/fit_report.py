@@ -187,7 +187,7 @@ def _confusion(y: np.ndarray, guessed: np.ndarray, labels: list[str]) -> Plot:
         counts / np.maximum(counts.sum(axis=1, keepdims=True), 1), cmap="Blues", vmin=0, vmax=1, aspect="auto"
     )
     numbers = n <= _MOST_NUMBERS_ACROSS
-    for row, column in np.ndindex(n, n) if numbers else ():
+    for row, column in np.argwhere(counts) if numbers else ():  # where there is none, nothing is said
         dark = counts[row, column] > 0.55 * counts[row].sum()
         # Not pure black, which a dark page makes light.
         ink = "#ffffff" if dark else "#101010"
