@@ -106,7 +106,8 @@ def _numbers(estimator: Any, X: Any, reset: bool, missing: float) -> NDArray[np.
 
 def _checked(X: Any, missing: float) -> Any:
     allowed: bool | str = False if np.isinf(missing) else "allow-nan"
-    out = check_array(X, accept_sparse="csr", dtype=np.float32, ensure_all_finite=allowed, input_name="X")
+    options = {"dtype": np.float32, "ensure_all_finite": allowed, "ensure_min_samples": 0}
+    out = check_array(X, accept_sparse="csr", input_name="X", **options)
     return _with_nan(out, missing)
 
 
@@ -125,8 +126,14 @@ def _with_nan(X: Any, missing: float) -> Any:
 
 
 def rows_of(X: Any, categories: dict[int, NDArray[Any]], missing: float) -> Any:
-    """X as `features_of` gives it, for a model without an estimator."""
-    return _checked(Table(X).encoded(categories) if is_table(X) else X, missing)
+    """X as `features_of` gives it, for a model without an estimator; there may be no rows."""
+    if hasattr(X, "to_frame") and not hasattr(X, "columns"):
+        X = X.to_frame()
+    if is_table(X):
+        return _checked(Table(X).encoded(categories), missing)
+    if getattr(getattr(X, "dtype", None), "kind", "f") in "SUc":
+        raise ValueError(f"X holds {X.dtype}, expected numbers")
+    return _checked(X, missing)
 
 
 def margin_array(base_margin: Any, n: int) -> NDArray[np.float32]:

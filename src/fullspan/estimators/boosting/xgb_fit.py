@@ -147,7 +147,7 @@ class XGBFit(XGBParameters):
         weights = self.feature_weights if given is None else given
         if weights is None:
             return None
-        weights = np.asarray(weights, dtype=np.float64)
+        weights = np.asarray(weights, dtype=np.float64).ravel()
         if weights.shape != (self.n_features_in_,):
             raise ValueError(f"feature_weights has shape {weights.shape}, expected ({self.n_features_in_},)")
         if not np.isfinite(weights).all() or np.any(weights < 0) or not np.any(weights > 0):

@@ -95,6 +95,12 @@ def base_scores(objective: Objective, model: Any) -> Array:
         return np.asarray(margin)
     base = objective.prediction(margin[None])[0].astype(np.float32)
     for k in range(len(base)):
+        ends = np.array([0, 1], dtype=np.float32) if objective.name in _BOUNDED else base[:0]
+        # Of probabilities that a margin's clipping makes the same, the end itself.
+        same = [v for v in ends if objective.to_margin(np.array([v]))[0] == margin[k]]
+        if same:
+            base[k] = same[0]
+            continue
         up = down = base[k]
         for _ in range(64):
             near = [v for v in (up, down) if 0 < v < 1 or objective.name not in _BOUNDED]
