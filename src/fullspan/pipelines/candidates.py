@@ -11,6 +11,9 @@ BASELINE = "baseline"
 """Predicts the mean or the shares of the classes: what an estimator has to beat."""
 
 
+_MOST_AT_A_SPLIT = 200
+
+
 @dataclass(frozen=True)
 class Candidate:
     """What an estimator takes as it is.
@@ -58,7 +61,8 @@ def make_estimator(name: str, classify: bool, is_category: np.ndarray, seed: int
             return tree(min_samples_leaf=10, random_state=seed, categorical_features=categories)
         case "forest":
             forest = estimators.RandomForestClassifier if classify else estimators.RandomForestRegressor
-            share = "sqrt" if classify else 1 / 3
+            # Of very many columns a third at each split would take minutes and tell little more.
+            share = "sqrt" if classify else min(1 / 3, _MOST_AT_A_SPLIT / len(is_category))
             return forest(
                 200,
                 max_features=share,
