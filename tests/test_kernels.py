@@ -4,10 +4,14 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import pytest
 
 import fullspan.core
+from fullspan.core.kernels import helper, kernel
+from fullspan.core.references import by_reference
 
 _SOURCES = {
     "_small.py": "from fullspan.core.kernels import helper\n\n"
@@ -48,3 +52,34 @@ def test_an_edit_in_an_imported_file_is_seen(package: Path) -> None:
     assert _run(package) == ["10", "True"]
     small.write_text(_SOURCES["_small.py"])
     assert _run(package) == ["5", "False"]
+
+
+class _Sums(NamedTuple):
+    x: np.ndarray
+    total: np.ndarray
+    weight: np.ndarray | None
+    factor: float
+
+
+@helper(counts_references=False)
+def _add_up(sums):
+    for i in range(len(sums.x)):
+        sums.total[0] += sums.factor * sums.x[i] * _weight(sums.weight, i)
+
+
+@helper(counts_references=False)
+def _weight(weight, i):
+    return 1.0 if weight is None else weight[i]
+
+
+@kernel(counts_references=False)
+def _weighted_sum(sums):
+    _add_up(by_reference(sums))
+
+
+@pytest.mark.parametrize(("weight", "expected"), [(None, 12.0), (np.array([0.0, 1.0, 2.0, 0.0]), 10.0)])
+def test_helpers_read_and_write_a_tuple_by_reference(weight: np.ndarray | None, expected: float) -> None:
+    """With other types of members the helper is compiled again: a reference says what it points to."""
+    total = np.zeros(1)
+    _weighted_sum(_Sums(np.arange(4.0), total, weight, 2.0))
+    assert total[0] == expected

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+from scipy.sparse import csr_matrix
 
 from fullspan import estimators
 from fullspan.core.progress import progress
@@ -32,11 +33,13 @@ def _steps() -> Iterator[tuple[str, Callable[[], Any]]]:
     category = np.array([False, False, True])
     kinds = ["q", "q", "c"]
 
-    def fit(estimator: Any, X: np.ndarray, y: np.ndarray) -> Any:
+    def fit(estimator: Any, X: Any, y: np.ndarray) -> Any:
         return estimator.fit(X, y).predict(X)
 
     yield "tree", lambda: fit(estimators.DecisionTreeClassifier(categorical_features=category), X, three)
     yield "tree", lambda: fit(estimators.DecisionTreeRegressor(categorical_features=category), X, value)
+    sparse = csr_matrix(np.where(whole > 0, whole, 0.0))
+    yield "tree", lambda: fit(estimators.DecisionTreeClassifier(), sparse, two)
     yield "forest", lambda: fit(estimators.RandomForestClassifier(3, categorical_features=category), X, three)
     yield "forest", lambda: fit(estimators.RandomForestRegressor(3, categorical_features=category), X, value)
     # From 2,000 rows on forests grow on histograms.
