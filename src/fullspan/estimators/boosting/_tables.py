@@ -91,8 +91,7 @@ class Table:
         if (out[present] < 0).any():
             strange = own[codes[np.flatnonzero(present)[np.argmin(out[present])]]]
             raise ValueError(
-                f"column {self.names[index]!r} holds the category {strange!r}, "
-                "which was not in the training data"
+                f"Found a category not in the training set: column {self.names[index]!r} holds {strange!r}"
             )
         return out
 

@@ -392,7 +392,7 @@ class Booster(DescribedModel):
     def save_raw(self, raw_format: str = "ubj") -> bytearray:
         """What `save_model` writes: "json" or "ubj"."""
         if raw_format not in ("json", "ubj"):
-            raise ValueError(f"raw_format must be 'json' or 'ubj', got {raw_format!r}")
+            raise ValueError(f"Unknown model format {raw_format!r}: 'json' and 'ubj' are known")
         return bytearray(xgboost_writer.encode(self.content, raw_format))
 
     def load_model(self, fname: Path | str | bytes | bytearray) -> None:
