@@ -127,6 +127,9 @@ def test_slices_and_copies_of_a_booster(tmp_path: Path) -> None:
     parts = booster[0:6:2].predict(X) + booster[1:6:2].predict(X)
     np.testing.assert_allclose(parts - model.intercept_, model.predict(X), atol=1e-5)
     assert booster[3].num_boosted_rounds() == 1
+    assert booster[...].num_boosted_rounds() == booster[4:...][:2].num_boosted_rounds() + 4 == 6
+    with pytest.raises(ValueError, match="base_margin has 2 columns, the model has 1"):
+        booster.predict(X, base_margin=np.zeros((N, 2)))
     for wrong, error in ((slice(3, 1), ValueError), (slice(0, 7), IndexError), ((1, 2), ValueError)):
         with pytest.raises(error):
             booster[wrong]

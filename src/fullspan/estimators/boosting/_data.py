@@ -33,7 +33,10 @@ class Rows:
     def start(self, base_score: Array) -> None:
         """Put the margins where boosting begins."""
         self.margin = np.empty((len(self.y), len(base_score)), dtype=np.float32)
-        self.margin[:] = base_score if self.base_margin is None else self.base_margin
+        if self.base_margin is None:
+            self.margin[:] = base_score
+        else:
+            self.margin[:] = margin_array(self.base_margin, len(self.y), len(base_score))
 
 
 def features_of(
@@ -136,18 +139,20 @@ def rows_of(X: Any, categories: dict[int, NDArray[Any]], missing: float) -> Any:
     return _checked(X, missing)
 
 
-def margin_array(base_margin: Any, n: int) -> NDArray[np.float32]:
+def margin_array(base_margin: Any, n: int, n_outputs: int | None = None) -> NDArray[np.float32]:
     """Margins as [n, n_outputs].
 
     Raises
     ------
     ValueError
-        If they do not fit the rows.
+        If they do not fit the rows, or the outputs.
     """
     out = np.asarray(base_margin, dtype=np.float32)
     out = out.reshape(n, -1) if out.size and out.size % n == 0 else out
     if out.ndim != 2 or len(out) != n:
         raise ValueError(f"base_margin has shape {np.shape(base_margin)}, X has {n} rows")
+    if n_outputs is not None and out.shape[1] not in (1, n_outputs):
+        raise ValueError(f"base_margin has {out.shape[1]} columns, the model has {n_outputs} outputs")
     return out
 
 

@@ -182,6 +182,8 @@ class Booster(DescribedModel):
         ValueError
             If the model has no trees, or the slice ends before it begins.
         """
+        if rounds is Ellipsis:
+            rounds = slice(None)
         if isinstance(rounds, int | np.integer):
             rounds = slice(int(rounds), int(rounds) + 1)
         if isinstance(rounds, tuple):
@@ -190,7 +192,8 @@ class Booster(DescribedModel):
             raise TypeError(f"expected a whole number or a slice, got a {type(rounds).__name__}")
         ensemble, step = self.trees_or_error("slicing"), self.trees_per_round
         n_rounds = self.num_boosted_rounds()
-        first, last = rounds.start or 0, n_rounds if rounds.stop is None else rounds.stop
+        first = 0 if rounds.start in (None, Ellipsis) else rounds.start
+        last = n_rounds if rounds.stop in (None, Ellipsis) else rounds.stop
         if last < first:
             raise ValueError("Invalid slice", rounds)
         if first < 0 or last > n_rounds or first == last:
@@ -230,7 +233,7 @@ class Booster(DescribedModel):
     ) -> NDArray[np.float32]:
         """Raw scores [n_samples, n_outputs] of rows as `rows_of` gives them."""
         if base_margin is not None:
-            base_margin = margin_array(base_margin, X.shape[0])
+            base_margin = margin_array(base_margin, X.shape[0], self.model.n_groups)
         model = self.model
         if isinstance(model, LinearModel):
             return model.margin(X, base_margin)

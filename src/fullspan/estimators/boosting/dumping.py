@@ -161,6 +161,7 @@ def _dot(tree: _Tree) -> str:
         if tree.stats:
             label += "" if tree.is_leaf(node) else f"\ngain={tree.gain(node)}"
             label += f"\ncover={tree.cover(node)}"
+        label = label.replace('"', '\\"')
         block = [f'    {node} [ label="{label}" ]']
         if not tree.is_leaf(node):
             yes, _ = tree.yes_and_no(node)
