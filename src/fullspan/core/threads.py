@@ -2,12 +2,14 @@
 """Threads that run one kernel together and meet at barriers inside it.
 
 A kernel gets its thread's number and the number of threads before its other arguments. At a `barrier` each
-waits for all: a few hundred looks at the others' counters, then it offers its core to whoever wants it, since
-with another busy process a spinning thread keeps away the very one that it waits for.
+waits for all: some thousand looks at the others' counters, longer than threads with equal work lie apart, then
+it offers its core to whoever wants it, since with another busy process a spinning thread keeps away the very
+one that it waits for. To offer it at once would be dear: whoever takes it keeps it for a while.
 """
 
 from __future__ import annotations
 
+import platform
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +27,7 @@ from fullspan.core.kernels import helper
 from fullspan.core.simd import address
 
 _CACHE_LINE = 64
-_LOOKS = 300
+_LOOKS = 2000
 _I64 = ir.IntType(64)
 _intrinsic: Any = intrinsic
 _YIELD = "SwitchToThread" if sys.platform == "win32" else "sched_yield"
@@ -62,13 +64,9 @@ class Crew:
         self._pool = ThreadPoolExecutor(self.n_threads - 1) if self.n_threads > 1 else None
 
     def run(self, kernel: Callable[..., Any], *arguments: Any) -> None:
-        """Call ``kernel(thread, n_threads, *arguments)`` on every thread, and wait for all.
-
-        The kernel is compiled before any thread enters it, so that none waits at a barrier for a compiler.
-        """
+        """Call ``kernel(thread, n_threads, *arguments)`` on every thread, and wait for all."""
         others = []
         if self._pool is not None:
-            _compile(kernel, (0, self.n_threads, *arguments))
             others = [
                 self._pool.submit(kernel, thread, self.n_threads, *arguments)
                 for thread in range(1, self.n_threads)
@@ -89,13 +87,6 @@ class Crew:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _compile(kernel: Any, arguments: tuple[Any, ...]) -> None:
-    if hasattr(kernel, "compile"):
-        import numba
-
-        kernel.compile(tuple(numba.typeof(argument) for argument in arguments))
 
 
 def new_barrier(n_threads: int) -> np.ndarray:
@@ -136,6 +127,19 @@ def _offer_core(typing_context: Any) -> Any:
     return types.void(), generate
 
 
+@_intrinsic
+def _pause(typing_context: Any) -> Any:
+    """Tell the processor that this is a loop that waits."""
+
+    def generate(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
+        if platform.machine().lower() in ("x86_64", "amd64"):
+            kind = ir.FunctionType(ir.VoidType(), [])
+            builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.sse2.pause"), [])
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
 @helper()
 def barrier(meeting: Any, thread: int, n_threads: int) -> None:
     """Wait until every thread is here; what each wrote before is then seen by all."""
@@ -147,6 +151,7 @@ def barrier(meeting: Any, thread: int, n_threads: int) -> None:
     for other in range(n_threads):
         looks = 0
         while _load_acquire(first + other * _CACHE_LINE) < turn:
+            _pause()
             looks += 1
             if looks > _LOOKS:
                 _offer_core()

@@ -1,8 +1,8 @@
 # mypy: allow-untyped-decorators, allow-untyped-calls
 """Gradients, their rounding, and the sums that leaf values come from.
 
-Rows are taken in chunks, so that sorted rows are spread over the threads; g and h have room for 16 more than
-there are rows.
+Rows are taken in chunks, so that sorted rows are spread over the threads. For losses that are known here no
+array holds gradients: each pass computes them from the margin, which costs less than to read them.
 
 Shapes: n rows, N rows with padding, B blocks, T threads.
 """
@@ -10,7 +10,7 @@ Shapes: n rows, N rows with padding, B blocks, T threads.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -37,10 +37,25 @@ from fullspan.estimators.boosting._hist_kernels import ROW_CHUNK, mixed
 _SHIFT = np.int64(32)
 _ZERO = np.float32(0)
 _ONE = np.float32(1)
+_UNIT = np.float32(1 / 65536)
 FINE = 2.0**20
 
 
-@helper()
+# Losses whose gradients are computed where they are needed; or they are given.
+GIVEN, LOGISTIC, SQUARED = range(3)
+
+
+class Gradients(NamedTuple):
+    """Where the rows' gradients and hessians come from; see `_lanes`."""
+
+    loss: Any
+    first: Any  # float32 [n]: g where they are given, else the margin
+    second: Any  # float32 [n]: h where they are given, else y
+    weight: Any  # float32 [n] where weighted
+    weighted: Any
+
+
+@helper(counts_references=False)
 def _floats(values: Any, i: int) -> Any:
     """16 numbers from number i on; what lies behind the last one is not read."""
     place, lanes = address(values) + 4 * i, lane_numbers()
@@ -50,72 +65,64 @@ def _floats(values: Any, i: int) -> Any:
     return gather_float32(place, select(inside, lanes << np.int32(2), lanes & np.int32(0)))
 
 
-@kernel()
-def logistic_gradients(
-    thread: int, n_threads: int, margin: Any, y: Any, weight: Any, weighted: bool, g: Any, h: Any
-) -> None:
-    """g = w (p - y) and h = w p (1 - p), with p = 1 / (1 + e^-margin); w = 1 unless weighted."""
-    for first in range(thread * ROW_CHUNK, len(margin), n_threads * ROW_CHUNK):
-        for i in range(first, min(first + ROW_CHUNK, len(margin)), 16):
-            p = _ONE / (exp(_ZERO - _floats(margin, i)) + _ONE)
-            slope = p - _floats(y, i)
-            curve = p * (_ONE - p)
-            if weighted:
-                w = _floats(weight, i)
-                slope, curve = slope * w, curve * w
-            store(address(g) + 4 * i, slope)
-            store(address(h) + 4 * i, curve)
+@helper(counts_references=False)
+def _lanes(source: Any, i: int) -> Any:
+    """g and h of 16 rows from row i on, zeros behind the last row; negative hessians count as 0.
+
+    Squared loss: g = margin - y and h = 1. Logistic loss: g = p - y and h = p (1 - p), p = 1 / (1 + e^-margin).
+    Both times the weight.
+    """
+    zero, one = spread_float32(_ZERO), spread_float32(_ONE)
+    g, h = _floats(source.first, i), _floats(source.second, i)
+    if source.loss == LOGISTIC:
+        p = one / (exp(zero - g) + one)
+        g, h = p - h, p * (one - p)
+    elif source.loss == SQUARED:
+        g, h = g - h, one
+    if source.weighted:
+        w = _floats(source.weight, i)
+        g, h = g * w, h * w
+    inside = lane_numbers() < np.int32(min(len(source.first) - i, 16))
+    # A NaN stays one.
+    return select(inside, g, zero), select(inside, select(h < zero, zero, h), zero)
 
 
 @kernel()
-def squared_gradients(
-    thread: int, n_threads: int, margin: Any, y: Any, weight: Any, weighted: bool, g: Any, h: Any
-) -> None:
-    """g = w (margin - y) and h = w; w = 1 unless weighted."""
-    for first in range(thread * ROW_CHUNK, len(margin), n_threads * ROW_CHUNK):
-        for i in range(first, min(first + ROW_CHUNK, len(margin))):
-            w = weight[i] if weighted else _ONE
-            g[i], h[i] = w * (margin[i] - y[i]), w
-
-
-@kernel()
-def extremes(thread: int, n_threads: int, n: int, g: Any, h: Any, out: Any) -> None:
+def extremes(thread: int, n_threads: int, source: Any, out: Any) -> None:
     """out float32 [T, 2] = largest |g| and h of this thread's rows; infinity if one is NaN."""
-    zero, infinity, lanes = spread_float32(_ZERO), spread_float32(np.float32(np.inf)), lane_numbers()
+    zero, infinity = spread_float32(_ZERO), spread_float32(np.float32(np.inf))
     most_g = most_h = zero
+    n = len(source.first)
     for first in range(thread * ROW_CHUNK, n, n_threads * ROW_CHUNK):
         for i in range(first, min(first + ROW_CHUNK, n), 16):
-            inside = lanes < np.int32(min(n - i, 16))
-            a = select(inside, load_float32(address(g) + 4 * i), zero)
-            b = select(inside, load_float32(address(h) + 4 * i), zero)
-            most_g = maximum(most_g, select(a == a, magnitude(a), infinity))
-            most_h = maximum(most_h, select(b == b, b, infinity))
+            g, h = _lanes(source, i)
+            most_g = maximum(most_g, select(g == g, magnitude(g), infinity))
+            most_h = maximum(most_h, select(h == h, h, infinity))
     out[thread, 0], out[thread, 1] = largest(most_g), largest(most_h)
 
 
 @kernel()
-def survey(thread: int, n_threads: int, n: int, g: Any, h: Any, finer: Any, out: Any) -> None:
+def survey(thread: int, n_threads: int, source: Any, finer: Any, out: Any) -> None:
     """What the choice of units needs to know of this thread's rows, in whole numbers, so in any order.
 
     finer : float32 [2], for which the largest |g| and h become `FINE`
     out : int64 [T, 5]; sums of |g| and h in those units, of their squares in units of `FINE` / 2^10, and how
     many are no whole numbers as they are
     """
-    zero, lanes = spread_float32(_ZERO), lane_numbers()
+    zero = spread_float32(_ZERO)
     nothing, one = to_int32(zero), to_int32(spread_float32(_ONE))
     room = np.empty(16, np.int32)
-    mine = out[thread]
+    n, mine = len(source.first), out[thread]
     for first in range(thread * ROW_CHUNK, n, n_threads * ROW_CHUNK):
         sum_g = sum_h = square_g = square_h = broken = nothing
         for i in range(first, min(first + ROW_CHUNK, n), 16):
-            inside = lanes < np.int32(min(n - i, 16))
-            a = select(inside, magnitude(load_float32(address(g) + 4 * i)), zero)
-            b = maximum(select(inside, load_float32(address(h) + 4 * i), zero), zero)
-            broken = broken + select((floor(a) == a) & (floor(b) == b), nothing, one)
-            a_, b_ = to_int32(a * finer[0]), to_int32(b * finer[1])
-            sum_g, sum_h = sum_g + a_, sum_h + b_
-            a_, b_ = a_ >> np.int32(10), b_ >> np.int32(10)
-            square_g, square_h = square_g + a_ * a_, square_h + b_ * b_
+            g, h = _lanes(source, i)
+            g = magnitude(g)
+            broken = broken + select((floor(g) == g) & (floor(h) == h), nothing, one)
+            g_, h_ = to_int32(g * finer[0]), to_int32(h * finer[1])
+            sum_g, sum_h = sum_g + g_, sum_h + h_
+            g_, h_ = g_ >> np.int32(10), h_ >> np.int32(10)
+            square_g, square_h = square_g + g_ * g_, square_h + h_ * h_
         mine[0] += _lanes_sum(sum_g, room)
         mine[1] += _lanes_sum(sum_h, room)
         mine[2] += _lanes_sum(square_g, room)
@@ -123,7 +130,7 @@ def survey(thread: int, n_threads: int, n: int, g: Any, h: Any, finer: Any, out:
         mine[4] += _lanes_sum(broken, room)
 
 
-@helper()
+@helper(counts_references=False)
 def _lanes_sum(vector: Any, room: Any) -> Any:
     """The sum of the lanes."""
     store(address(room), vector)
@@ -133,7 +140,7 @@ def _lanes_sum(vector: Any, room: Any) -> Any:
     return total
 
 
-@helper()
+@helper(counts_references=False)
 def _rounded_lanes(x: Any, chance: Any) -> Any:
     """x rounded down or up, up with the probability of its fraction; `chance` is uniform in [0, 1).
 
@@ -143,14 +150,14 @@ def _rounded_lanes(x: Any, chance: Any) -> Any:
     return select(magnitude(x - near) < np.float32(1e-3), near, floor(x + chance))
 
 
-@helper()
+@helper(counts_references=False)
 def _rounded(x: Any, chance: Any) -> Any:
     """The same of one number."""
     near = math.floor(x + 0.5)
     return near if abs(x - near) < 1e-3 else math.floor(x + chance)
 
 
-@helper()
+@helper(counts_references=False)
 def _mixed_lanes(x: Any) -> Any:
     """`mixed` of 16 words."""
     x = x ^ (x >> np.int32(16))
@@ -162,40 +169,36 @@ def _mixed_lanes(x: Any) -> Any:
 
 @kernel()
 def quantise(
-    thread: int,
-    n_threads: int,
-    n: int,
-    g: Any,
-    h: Any,
-    scale_g: Any,
-    scale_h: Any,
-    salt: Any,
-    first_row: int,
-    blocks: Any,
-    out_sums: Any,
+    thread: int, n_threads: int, source: Any, units: Any, salt: Any, first_row: int, blocks: Any, out_sums: Any
 ) -> None:
     """Write gradients as int8 and hessians as uint8 into the last two bytes of each row's blocks.
 
-    blocks : uint16 [B, N, 8]; out_sums : int64 [T], what each thread's rows add up to
+    units : float32 [2], how many of them one is; blocks : uint16 [B, N, 8]; out_sums : int64 [T], what each
+    thread's rows add up to
     """
     words = np.empty(16, np.int32)
-    total, lanes = np.int64(0), lane_numbers()
-    unit = np.float32(1 / 65536)
+    n, total, lanes = len(source.first), np.int64(0), lane_numbers()
+    nothing = to_int32(spread_float32(_ZERO))
     for first in range(thread * ROW_CHUNK, n, n_threads * ROW_CHUNK):
+        sum_g = sum_h = nothing
         for i in range(first, min(first + ROW_CHUNK, n), 16):
             bits = _mixed_lanes((lanes + np.int32(first_row + i)) ^ np.int32(salt))
-            a = load_float32(address(g) + 4 * i) * scale_g
-            b = maximum(load_float32(address(h) + 4 * i) * scale_h, spread_float32(_ZERO))
-            a = _rounded_lanes(a, to_float32(bits & np.int32(65535)) * unit)
-            b = _rounded_lanes(b, to_float32(bits >> np.int32(16)) * unit)
-            a = minimum(maximum(a, spread_float32(np.float32(-127))), spread_float32(np.float32(127)))
-            b = minimum(b, spread_float32(np.float32(255)))
-            store(address(words), (to_int32(a) & np.int32(255)) | (to_int32(b) << np.int32(8)))
-            for lane in range(min(n - i, 16)):
-                word = words[lane]
-                total += (np.int64(np.int8(word & 255)) << _SHIFT) + (word >> 8)
-                for block in range(len(blocks)):
-                    blocks[block, i + lane, 7] = np.uint16(word)
+            g, h = _lanes(source, i)
+            g = _rounded_lanes(g * units[0], to_float32(bits & np.int32(65535)) * _UNIT)
+            h = _rounded_lanes(h * units[1], to_float32(bits >> np.int32(16)) * _UNIT)
+            g = minimum(maximum(g, spread_float32(np.float32(-127))), spread_float32(np.float32(127)))
+            h = minimum(h, spread_float32(np.float32(255)))
+            g_, h_ = to_int32(g), to_int32(h)
+            sum_g, sum_h = sum_g + g_, sum_h + h_
+            store(address(words), (g_ & np.int32(255)) | (h_ << np.int32(8)))
+            for block in range(len(blocks)):
+                if i + 16 <= n:
+                    for lane in range(16):
+                        blocks[block, i + lane, 7] = np.uint16(words[lane])
+                else:
+                    for lane in range(n - i):
+                        blocks[block, i + lane, 7] = np.uint16(words[lane])
+        total += (_lanes_sum(sum_g, words) << _SHIFT) + _lanes_sum(sum_h, words)
     out_sums[thread] = total
 
 
@@ -203,9 +206,7 @@ def quantise(
 def quantise_wide(
     thread: int,
     n_threads: int,
-    n: int,
-    g: Any,
-    h: Any,
+    source: Any,
     scale_g: float,
     scale_h: float,
     salt: Any,
@@ -214,32 +215,47 @@ def quantise_wide(
     out_sums: Any,
 ) -> None:
     """The same with more bits, packed as in a histogram, into out int64 [N]."""
-    total = np.int64(0)
+    n, total, room = len(source.first), np.int64(0), np.empty(32, np.float32)
     for first in range(thread * ROW_CHUNK, n, n_threads * ROW_CHUNK):
-        for i in range(first, min(first + ROW_CHUNK, n)):
-            bits = mixed(np.uint32(np.uint32(first_row + i) ^ np.uint32(salt)))
-            a = _rounded(np.float64(g[i]) * scale_g, np.float64(bits & np.uint32(65535)) / 65536.0)
-            b = _rounded(max(np.float64(h[i]), 0.0) * scale_h, np.float64(bits >> np.uint32(16)) / 65536.0)
-            out[i] = (np.int64(a) << _SHIFT) + np.int64(b)
-            total += out[i]
+        for i in range(first, min(first + ROW_CHUNK, n), 16):
+            g, h = _lanes(source, i)
+            store(address(room), g)
+            store(address(room) + 64, h)
+            for lane in range(min(n - i, 16)):
+                bits = mixed(np.uint32(np.uint32(first_row + i + lane) ^ np.uint32(salt)))
+                a = _rounded(
+                    np.float64(room[lane]) * scale_g, np.float64(bits & np.uint32(65535)) / 65536.0
+                )
+                b = _rounded(
+                    np.float64(room[16 + lane]) * scale_h, np.float64(bits >> np.uint32(16)) / 65536.0
+                )
+                out[i + lane] = (np.int64(a) << _SHIFT) + np.int64(b)
+                total += out[i + lane]
     out_sums[thread] = total
 
 
 @kernel()
-def leaf_sums(
-    thread: int, n_threads: int, n: int, g: Any, h: Any, scales: Any, node_of_row: Any, out: Any
-) -> None:
+def leaf_sums(thread: int, n_threads: int, source: Any, units: Any, node_of_row: Any, out: Any) -> None:
     """Sums of g and h of each node's rows in units so fine that they are whole: any order gives the same.
 
-    scales : float64 [2]; out : int64 [T, nodes, 2]
+    units : float32 [2], powers of two for which |g| and h stay below 2^31; out : int64 [T, nodes, 2]
     """
-    mine = out[thread]
-    scale_g, scale_h = scales[0], scales[1]
+    mine, room, n = out[thread], np.empty(32, np.int32), len(source.first)
     for first in range(thread * ROW_CHUNK, n, n_threads * ROW_CHUNK):
-        for i in range(first, min(first + ROW_CHUNK, n)):
-            node = np.uint64(node_of_row[i])
-            mine[node, 0] += np.int64(np.float64(g[i]) * scale_g)
-            mine[node, 1] += np.int64(max(np.float64(h[i]), 0.0) * scale_h)
+        for i in range(first, min(first + ROW_CHUNK, n), 16):
+            g, h = _lanes(source, i)
+            store(address(room), to_int32(g * units[0]))
+            store(address(room) + 64, to_int32(h * units[1]))
+            if i + 16 <= n:
+                for lane in range(16):
+                    node = np.uint64(node_of_row[i + lane])
+                    mine[node, 0] += room[lane]
+                    mine[node, 1] += room[16 + lane]
+            else:
+                for lane in range(n - i):
+                    node = np.uint64(node_of_row[i + lane])
+                    mine[node, 0] += room[lane]
+                    mine[node, 1] += room[16 + lane]
 
 
 @kernel(fastmath=FINITE_ANY_ORDER)

@@ -25,8 +25,9 @@ from fullspan.estimators.boosting._hist_kernels import (
     add_rows,
     add_rows_wide,
     mixed,
+    part_by_cut,
+    part_by_table,
     part_rows,
-    part_rows_vector,
 )
 from fullspan.estimators.boosting._hist_splits import (
     CATEGORIES,
@@ -59,6 +60,8 @@ class Rows(NamedTuple):
     """The rows; where in `order` a thread has its own, the account of the leaves says."""
 
     blocks: Any  # uint8 [B, N, 16]
+    columns: Any  # uint8 [C, N], copies of the codes of some features
+    column_of: Any  # int64 [F], the feature's place among the columns, or -1
     wide: Any  # int64 [N] where is_wide
     order: Any  # int32
     spare: Any  # int32, as long; node_of_row is its beginning, written when nothing is parted any more
@@ -99,6 +102,7 @@ class Room(NamedTuple):
     found: Any  # int64 [T, 2, 4], for two children
     worth: Any  # float32 [T, 2]
     goes_left: Any  # uint8 [T, 2, 256]
+    parted: Any  # int64 [F], how many rows have been parted by a feature
 
 
 class Desk(NamedTuple):
@@ -131,7 +135,7 @@ _INFINITY = np.float32(np.inf)
 _HALF = np.float32(0.5)
 
 
-@helper()
+@helper(counts_references=False)
 def _comes_before(a: int, b: int, numbers: Any, reals: Any, lossguide: bool) -> Any:
     """Whether leaf a is split before leaf b."""
     if lossguide and reals[a, GAIN] != reals[b, GAIN]:
@@ -139,7 +143,7 @@ def _comes_before(a: int, b: int, numbers: Any, reals: Any, lossguide: bool) -> 
     return numbers[a, NODE] < numbers[b, NODE]
 
 
-@helper()
+@helper(counts_references=False)
 def _push(heap: Any, n: int, leaf: int, numbers: Any, reals: Any, lossguide: bool) -> None:
     """Add a leaf to the heap of n leaves that wait."""
     i = n
@@ -152,7 +156,7 @@ def _push(heap: Any, n: int, leaf: int, numbers: Any, reals: Any, lossguide: boo
     heap[i] = leaf
 
 
-@helper()
+@helper(counts_references=False)
 def _pop(heap: Any, n: int, numbers: Any, reals: Any, lossguide: bool) -> Any:
     """Take the first leaf from the heap of n leaves."""
     first, leaf = heap[0], heap[n - 1]
@@ -171,7 +175,7 @@ def _pop(heap: Any, n: int, numbers: Any, reals: Any, lossguide: bool) -> Any:
     return first
 
 
-@helper()
+@helper(counts_references=False)
 def _sample(chosen: Any, n: int, wanted: int, salt: Any) -> None:
     """Move `wanted` of the first n numbers to the front, any of them with the same chance."""
     for i in range(min(wanted, n - 1)):
@@ -179,7 +183,7 @@ def _sample(chosen: Any, n: int, wanted: int, salt: Any) -> None:
         chosen[i], chosen[j] = chosen[j], chosen[i]
 
 
-@helper()
+@helper(counts_references=False)
 def choose_features(chosen: Any, f: Any, node: int, depth: int, marks: Any) -> None:
     """chosen[1, feature] = 1 for the features that a node may be split by; chosen[0] is room to work in.
 
@@ -206,14 +210,14 @@ def choose_features(chosen: Any, f: Any, node: int, depth: int, marks: Any) -> N
         allowed[feature] = fits
 
 
-@helper()
+@helper(counts_references=False)
 def _share(thread: int, n_threads: int, n_blocks: int, n_rows: int) -> Any:
     """A thread's part of all blocks' rows, numbered block after block."""
     work = n_blocks * n_rows
     return work * thread // n_threads, work * (thread + 1) // n_threads
 
 
-@helper()
+@helper(counts_references=False)
 def add_range(r: Any, block: int, account: Any, first: int, last: int, sums: Any) -> None:
     """sums [W * 256] = those of the rows first to last of a leaf, whose rows lie in several pieces."""
     for i in range(len(sums)):
@@ -230,7 +234,7 @@ def add_range(r: Any, block: int, account: Any, first: int, last: int, sums: Any
         passed += count
 
 
-@helper()
+@helper(counts_references=False)
 def _build(thread: int, n_threads: int, r: Any, hist: Any, partial: Any, account: Any) -> None:
     """Add this thread's share of a leaf's rows: whole blocks into its histogram [B, W * 256], parts aside."""
     n_rows, n_blocks = account[N_ROWS], r.blocks.shape[0]
@@ -243,7 +247,7 @@ def _build(thread: int, n_threads: int, r: Any, hist: Any, partial: Any, account
         add_range(r, block, account, first, last, sums)
 
 
-@helper()
+@helper(counts_references=False)
 def _gather_parts(
     n_threads: int, partial: Any, n_blocks: int, n_rows: int, block: int, at: int, sums: Any
 ) -> None:
@@ -259,7 +263,7 @@ def _gather_parts(
             fresh = False
 
 
-@helper()
+@helper(counts_references=False)
 def find_split(
     facts: Any,
     limits: Any,
@@ -294,7 +298,7 @@ def find_split(
     return worth, np.int64(0), np.int64(CATEGORIES), left
 
 
-@helper()
+@helper(counts_references=False)
 def _search(
     thread: int,
     n_threads: int,
@@ -357,7 +361,7 @@ def _search(
     room.worth[thread, child] = best
 
 
-@helper()
+@helper(counts_references=False)
 def mark_left(left: Any, bin_: int, kind: int, goes_left: Any) -> None:
     """left [256] = 1 for the codes that go left."""
     for code in range(BINS):
@@ -366,19 +370,27 @@ def mark_left(left: Any, bin_: int, kind: int, goes_left: Any) -> None:
         left[MISSING] = kind == MISSING_LEFT
 
 
-@helper()
-def part(r: Any, feature: int, first: int, n: int, left: Any) -> Any:
-    """Part the rows ``order[first : first + n]``; returns how many go left."""
+@helper(counts_references=False)
+def part(r: Any, feature: int, first: int, n: int, bin_: int, kind: int, left: Any) -> Any:
+    """Part the rows ``order[first : first + n]`` by a split; returns how many go left.
+
+    left : int32 [256], one where a code goes left
+    """
     if n == 0:
         return 0
-    block, within = feature // r.width, feature % r.width
-    if r.vector:
-        codes = address(r.blocks[block]) + within
-        return part_rows_vector(codes, 4, r.order, first, n, r.spare, left)
-    return part_rows(r.blocks[block], within, r.order, first, n, r.spare, left)
+    block, within, column = feature // r.width, feature % r.width, r.column_of[feature]
+    if not r.vector:
+        return part_rows(r.blocks[block], within, r.order, first, n, r.spare, left)
+    codes, stride_bits = address(r.blocks[block]) + within, 4
+    if column >= 0:
+        codes, stride_bits = address(r.columns[column]), 0
+    if kind == CATEGORIES:
+        return part_by_table(codes, stride_bits, r.order, first, n, r.spare, left)
+    turn = np.int64(kind == MISSING_LEFT)
+    return part_by_cut(codes, stride_bits, r.order, first, n, r.spare, turn, bin_ + turn)
 
 
-@helper()
+@helper(counts_references=False)
 def _free_slot(numbers: Any, reals: Any, n_leaves: int, taken: Any) -> Any:
     """A histogram slot: a free one, or that of the waiting leaf with the least gain."""
     for slot in range(len(taken)):
@@ -394,7 +406,7 @@ def _free_slot(numbers: Any, reals: Any, n_leaves: int, taken: Any) -> Any:
     return slot
 
 
-@helper()
+@helper(counts_references=False)
 def gain_of(worth: Any, account: Any, reals: Any, settings: Any) -> Any:
     """What a split adds to what its node is worth."""
     g = gradients_of(account[TOTAL]) * settings[UNIT_G]
@@ -402,7 +414,7 @@ def gain_of(worth: Any, account: Any, reals: Any, settings: Any) -> Any:
     return worth - worth_of(g, h, settings, reals[LOWEST], reals[HIGHEST])
 
 
-@helper()
+@helper(counts_references=False)
 def _settle(
     account: Any, reals: Any, goes_left: Any, room: Any, child: int, settings: Any, limits: Any
 ) -> Any:
@@ -426,7 +438,7 @@ def _settle(
     return True
 
 
-@helper()
+@helper(counts_references=False)
 def bound_children(
     left_sums: Any, right_sums: Any, settings: Any, direction: int, mine: Any, its: Any
 ) -> None:
@@ -446,7 +458,7 @@ def bound_children(
             mine[LOWEST], its[HIGHEST] = middle, middle
 
 
-@helper()
+@helper(counts_references=False)
 def _split_account(mine: Any, its: Any, n_left: Any, n_nodes: int) -> None:
     """A leaf's account becomes its left child's; `its` is the right child's."""
     mine[N_ROWS] = its[N_ROWS] = 0
@@ -465,7 +477,7 @@ def _split_account(mine: Any, its: Any, n_left: Any, n_nodes: int) -> None:
     its[SLOT] = -1
 
 
-@helper()
+@helper(counts_references=False)
 def mark_path(sets: Any, feature: int, mine: Any, its: Any) -> None:
     """The path of a leaf's two children has one more feature."""
     n_sets, n_features = sets.shape
@@ -476,7 +488,7 @@ def mark_path(sets: Any, feature: int, mine: Any, its: Any) -> None:
         its[i] = mine[i]
 
 
-@helper()
+@helper(counts_references=False)
 def _write_split(out: Any, account: Any, reals: Any, goes_left: Any, n_nodes: int) -> None:
     """The node of a leaf becomes a split whose children are the next two nodes."""
     node = account[NODE]
@@ -490,7 +502,7 @@ def _write_split(out: Any, account: Any, reals: Any, goes_left: Any, n_nodes: in
             out.goes_left[node, code] = goes_left[code]
 
 
-@helper()
+@helper(counts_references=False)
 def may_split(account: Any, settings: Any, limits: Any) -> Any:
     """Whether a leaf is heavy enough for two, and not too deep."""
     deep = limits.max_depth != 0 and account[DEPTH] >= limits.max_depth
@@ -597,8 +609,11 @@ def grow_tree(
         codes = goes_left[leaf if mine[KIND] == CATEGORIES else 0]
         mark_left(left, mine[BIN], mine[KIND], codes)
         at = PIECES + 2 * thread
-        room.n_left[turn, thread] = part(r, mine[FEATURE], mine[at], mine[at + 1], left)
+        room.n_left[turn, thread] = part(
+            r, mine[FEATURE], mine[at], mine[at + 1], mine[BIN], mine[KIND], left
+        )
         if thread == 0:
+            room.parted[mine[FEATURE]] += mine[N_ROWS]
             _write_split(out, mine, reals[leaf], codes, n_nodes)
         barrier(room.meeting, thread, n_threads)
         direction = f.facts[mine[FEATURE], MONOTONE]
@@ -637,9 +652,9 @@ def leaf_histogram(r: Any, first: int, n: int, out: Any) -> None:
 
 
 @kernel()
-def part_leaf(r: Any, feature: int, first: int, n: int, left: Any) -> int:
+def part_leaf(r: Any, feature: int, first: int, n: int, bin_: int, kind: int, left: Any) -> int:
     """`part` for callers in Python."""
-    return part(r, feature, first, n, left)  # type: ignore[no-any-return]
+    return part(r, feature, first, n, bin_, kind, left)  # type: ignore[no-any-return]
 
 
 @kernel()

@@ -46,26 +46,26 @@ _ZERO = np.float32(0)
 _TWO = np.float32(2)
 
 
-@helper()
+@helper(counts_references=False)
 def gradients_of(sums: Any) -> Any:
     """The upper half: sum of quantised gradients."""
     return np.float32(sums >> _SHIFT)
 
 
-@helper()
+@helper(counts_references=False)
 def hessians_of(sums: Any) -> Any:
     """The lower half: sum of quantised hessians."""
     return np.float32(sums & _LOW)
 
 
-@helper()
+@helper(counts_references=False)
 def shrunk(g: Any, alpha: Any) -> Any:
     """S(G)."""
     above, below = g - alpha, g + alpha
     return above if above > _ZERO else (below if below < _ZERO else _ZERO)
 
 
-@helper()
+@helper(counts_references=False)
 def weight_of(g: Any, h: Any, settings: Any, lowest: Any, highest: Any) -> Any:
     """The weight of a leaf within its bounds."""
     w = -shrunk(g, settings[ALPHA]) / (h + settings[LAMBDA])
@@ -75,7 +75,7 @@ def weight_of(g: Any, h: Any, settings: Any, lowest: Any, highest: Any) -> Any:
     return min(max(w, lowest), highest)
 
 
-@helper()
+@helper(counts_references=False)
 def worth_of(g: Any, h: Any, settings: Any, lowest: Any, highest: Any) -> Any:
     """What a side (or the whole node) is worth."""
     if not h > _ZERO:
@@ -87,7 +87,7 @@ def worth_of(g: Any, h: Any, settings: Any, lowest: Any, highest: Any) -> Any:
     return -(_TWO * g * w + (h + settings[LAMBDA]) * w * w)
 
 
-@helper()
+@helper(counts_references=False)
 def split_worth(left: Any, total: Any, settings: Any, direction: int, lowest: Any, highest: Any) -> Any:
     """What the sides are worth together; hugely negative where the split is not allowed."""
     unit_g, unit_h = settings[UNIT_G], settings[UNIT_H]
@@ -104,7 +104,7 @@ def split_worth(left: Any, total: Any, settings: Any, direction: int, lowest: An
     return worth_of(gl, hl, settings, lowest, highest) + worth_of(gr, hr, settings, lowest, highest)
 
 
-@helper()
+@helper(counts_references=False)
 def _plain_worths(
     below_g: int, below_h: int, n: int, more_g: Any, more_h: Any, total: Any, settings: Any, out: int
 ) -> Any:
@@ -137,7 +137,7 @@ def _plain_worths(
     return most, np.int64(0)
 
 
-@helper()
+@helper(counts_references=False)
 def _bounded_worths(
     below: Any, n: int, more: Any, total: Any, settings: Any, direction: int, lowest: Any, highest: Any
 ) -> Any:
@@ -151,13 +151,13 @@ def _bounded_worths(
     return best, place
 
 
-@helper()
+@helper(counts_references=False)
 def packed(g: Any, h: Any) -> Any:
     """Two sums in one word."""
     return (np.int64(g) << _SHIFT) + (np.int64(h) & _LOW)
 
 
-@helper()
+@helper(counts_references=False)
 def _best_below(
     below: Any,
     n: int,
@@ -178,7 +178,7 @@ def _best_below(
     return _bounded_worths(below, n, more, total, settings, direction, lowest, highest)
 
 
-@helper()
+@helper(counts_references=False)
 def scan_numeric(
     sums: Any,
     n_bins: int,
@@ -210,14 +210,14 @@ def scan_numeric(
     return best, place, kind, left
 
 
-@helper()
+@helper(counts_references=False)
 def fill_ones(codes: Any) -> None:
     """All go left."""
     for i in range(len(codes)):
         codes[i] = 1
 
 
-@helper()
+@helper(counts_references=False)
 def scan_categories(
     sums: Any,
     n_bins: int,
@@ -275,7 +275,7 @@ def scan_categories(
     return best, best_left
 
 
-@helper()
+@helper(counts_references=False)
 def _sort_by_weight(sums: Any, n: int, settings: Any, order: Any, keys: Any) -> None:
     """Categories by -G / (H + λ), equal ones by number: insertion into a sorted list."""
     for c in range(n):

@@ -31,16 +31,18 @@ from fullspan.estimators.binning import Binner
 from fullspan.estimators.boosting import _hist_grow as growth
 from fullspan.estimators.boosting._hist_gradients import (
     add_leaf_values,
+    GIVEN,
+    LOGISTIC,
+    SQUARED,
+    Gradients,
     extremes,
     leaf_sums,
-    logistic_gradients,
     quantise,
     quantise_wide,
-    squared_gradients,
     survey,
 )
 from fullspan.estimators.boosting._hist_grow import Desk, Room, Rows, grow_tree
-from fullspan.estimators.boosting._hist_kernels import BINS, MOST_FEATURES, ROW_CHUNK
+from fullspan.estimators.boosting._hist_kernels import BINS, MOST_FEATURES, ROW_CHUNK, copy_column
 from fullspan.estimators.boosting.hist_plan import (
     GrowConfig,
     Scales,
@@ -56,8 +58,9 @@ _MOST_ROWS = 2**31 - 2**16
 _MOST_ROWS_OF_VECTORS = 2**27
 # Room for histograms: as many as fit into so many bytes, but not fewer than so many.
 _HISTOGRAM_BYTES, _FEWEST_HISTOGRAMS = 2**22, 64
+# One in so many features has its codes a second time, as a column.
+_COLUMNS_PART = int(__import__("os").environ.get("CP", "2"))
 _PADDING = 64  # rows: what is read ahead, and written beside
-_LANES = 16
 # A tree that takes so many seconds, in which threads had less than that part of their cores, shows that the
 # machine is crowded; so many trees are then grown by one thread.
 _LONG_ENOUGH, _CROWDED, _TREES_ALONE = 0.02, 0.6, 8
@@ -97,7 +100,9 @@ class HistGrower:
         self.order = np.zeros(self.n + (self.crew.n_threads + 2) * _PADDING, dtype=np.int32)
         self._room: Room | None = None
         self._most_threads, self._trees_alone = self.crew.n_threads, 0
-        self._gradients: tuple[np.ndarray, np.ndarray] | None = None
+        n_columns = -(-binner.n_features // _COLUMNS_PART) if self.vector else 0
+        self.columns = np.zeros((n_columns, self.n + _PADDING), dtype=np.uint8)
+        self.column_of = np.full(binner.n_features, -1, dtype=np.int64)
 
     def close(self) -> None:
         """End the threads."""
@@ -125,7 +130,7 @@ class HistGrower:
         Returns
         -------
         tree : TreeArrays
-        node_of_row : int32 array of shape (n_samples,)
+        node_of_row : uint16 or int32 array of shape (n_samples,)
             The leaf that each row is in.
 
         Raises
@@ -133,9 +138,7 @@ class HistGrower:
         DataError
             If a gradient or hessian is not finite.
         """
-        own_g, own_h = self.gradients()
-        own_g[: self.n], own_h[: self.n] = g, h
-        return self._grow(round)
+        return self._grow(gradients_of(GIVEN, g, h, None), round)
 
     def boost_logistic(
         self, y: np.ndarray, weight: np.ndarray | None, margin: np.ndarray, round: int
@@ -153,82 +156,79 @@ class HistGrower:
             Changed in place.
         round : int
         """
-        return self._boost(logistic_gradients, y, weight, margin, round)
+        return self._boost(gradients_of(LOGISTIC, margin, y, weight), round)
 
     def boost_squared(
         self, y: np.ndarray, weight: np.ndarray | None, margin: np.ndarray, round: int
     ) -> TreeArrays:
         """The same for the squared loss."""
-        return self._boost(squared_gradients, y, weight, margin, round)
+        return self._boost(gradients_of(SQUARED, margin, y, weight), round)
 
-    def _boost(
-        self, kernel: Any, y: np.ndarray, weight: np.ndarray | None, margin: np.ndarray, round: int
-    ) -> TreeArrays:
-        self.write_gradients(kernel, y, weight, margin)
-        tree, node_of_row = self._grow(round)
-        self.crew.run(add_leaf_values, tree.value, node_of_row, margin)
+    def _boost(self, source: Gradients, round: int) -> TreeArrays:
+        tree, node_of_row = self._grow(source, round)
+        self.crew.run(add_leaf_values, tree.value, node_of_row, source.first)
         return tree
 
-    def gradients(self) -> tuple[np.ndarray, np.ndarray]:
-        """Room for g and h, with more at the end for whole vectors."""
-        if self._gradients is None:
-            room = np.zeros((2, self.n + _LANES), dtype=np.float32)
-            self._gradients = room[0], room[1]
-        return self._gradients
-
-    def write_gradients(
-        self, kernel: Any, y: np.ndarray, weight: np.ndarray | None, margin: np.ndarray
-    ) -> None:
-        """Compute g and h by one of the kernels for it."""
-        given = y if weight is None else weight
-        self.crew.run(kernel, margin, y, given, weight is not None, *self.gradients())
-
-    def extremes(self) -> np.ndarray:
-        """Largest |g| and h."""
+    def extremes(self, source: Gradients) -> np.ndarray:
+        """Largest |g| and h, or what they cannot exceed."""
+        if source.loss == LOGISTIC and not source.weighted:
+            return np.array([1, 0.25], dtype=np.float32)
         found = np.zeros((self.crew.n_threads, 2), dtype=np.float32)
-        self.crew.run(extremes, self.n, *self.gradients(), found)
+        self.crew.run(extremes, source, found)
         return np.asarray(found.max(axis=0))
 
-    def survey(self, finer: np.ndarray) -> np.ndarray:
+    def survey(self, source: Gradients, finer: np.ndarray) -> np.ndarray:
         """What the choice of units needs to know besides: sums over the rows."""
         found = np.zeros((self.crew.n_threads, 5), dtype=np.int64)
-        self.crew.run(survey, self.n, *self.gradients(), finer, found)
+        self.crew.run(survey, source, finer, found)
         return np.asarray(found.sum(axis=0))
 
-    def quantise(self, scales: Scales, salt: Any, first_row: int) -> int:
+    def quantise(self, source: Gradients, scales: Scales, salt: Any, first_row: int) -> int:
         """Round the gradients into the blocks; gives their packed sum."""
         sums = np.zeros(self.crew.n_threads, dtype=np.int64)
-        g, h = self.gradients()
         if scales.wide:
             if len(self.wide) == 1:
                 self.wide = np.zeros(self.blocks.shape[1], dtype=np.int64)
-            self.crew.run(quantise_wide, self.n, g, h, scales.g, scales.h, salt, first_row, self.wide, sums)
+            self.crew.run(quantise_wide, source, scales.g, scales.h, salt, first_row, self.wide, sums)
         else:
-            units = np.float32(scales.g), np.float32(scales.h)
-            self.crew.run(quantise, self.n, g, h, *units, salt, first_row, self.blocks.view(np.uint16), sums)
+            units = np.array([scales.g, scales.h], dtype=np.float32)
+            self.crew.run(quantise, source, units, salt, first_row, self.blocks.view(np.uint16), sums)
         return int(sums.sum())
 
-    def leaf_sums(self, scales: Scales, n_nodes: int, node_of_row: np.ndarray) -> np.ndarray:
+    def leaf_sums(
+        self, source: Gradients, scales: Scales, n_nodes: int, node_of_row: np.ndarray
+    ) -> np.ndarray:
         """Sums of g and h of each leaf's rows, in the finest units: int64 [nodes, 2]."""
         sums = np.zeros((self.crew.n_threads, n_nodes, 2), dtype=np.int64)
-        self.crew.run(leaf_sums, self.n, *self.gradients(), scales.finest(), node_of_row, sums)
+        self.crew.run(leaf_sums, source, scales.finest(), node_of_row, sums)
         return np.asarray(sums.sum(axis=0))
 
     def rows(self, spare: np.ndarray, is_wide: bool) -> Rows:
         """The rows as kernels take them."""
-        return Rows(self.blocks, self.wide, self.order, spare, is_wide, self.width, self.vector)
+        return Rows(
+            self.blocks,
+            self.columns,
+            self.column_of,
+            self.wide,
+            self.order,
+            spare,
+            is_wide,
+            self.width,
+            self.vector,
+        )
 
-    def _grow(self, round: int) -> tuple[TreeArrays, np.ndarray]:
-        most_g_and_h = self.extremes()
+    def _grow(self, source: Gradients, round: int) -> tuple[TreeArrays, np.ndarray]:
+        most_g_and_h = self.extremes(source)
         finer = finer_units(most_g_and_h)
-        scales = Scales.of(most_g_and_h, self.survey(finer), finer, self.n)
+        scales = Scales.of(most_g_and_h, self.survey(source, finer), finer, self.n)
         salt = self.plan.salt(round)
-        total = self.quantise(scales, salt, 0)
+        total = self.quantise(source, scales, salt, 0)
         most = self.plan.most_leaves(self.n, total & 0xFFFFFFFF, scales)
         grown = new_grown(2 * most - 1, self.plan.has_categories)
         # Where rows are put aside while they are parted, and at the end the number of each row's leaf.
         spare = np.empty(len(self.order), dtype=np.int32)
-        node_of_row = spare[: self.n]
+        numbers = spare.view(np.uint16) if 2 * most <= 2**16 else spare
+        node_of_row = numbers[: self.n]
         room = self._working_room(most)
         started, used = time.perf_counter(), time.process_time()
         self.crew.run(
@@ -243,9 +243,24 @@ class HistGrower:
             node_of_row,
         )
         self._share_cores(time.perf_counter() - started, time.process_time() - used)
+        self._copy_columns(room.parted)
         n_nodes = int(grown.n_nodes[0])
-        sums = self.leaf_sums(scales, n_nodes, node_of_row)
+        sums = self.leaf_sums(source, scales, n_nodes, node_of_row)
         return self.plan.finish(grown, n_nodes, sums / scales.finest()), node_of_row
+
+    def _copy_columns(self, parted: np.ndarray) -> None:
+        """Copy the codes of the features that part most rows, so that they lie beside each other.
+
+        To part rows by a feature then reads a line of memory for 64 rows, not for 4.
+        """
+        if not self.vector:
+            return
+        free = len(self.columns) - int((self.column_of >= 0).sum())
+        waiting = np.flatnonzero((self.column_of < 0) & (parted >= self.n))
+        for feature in waiting[np.argsort(-parted[waiting], kind="stable")[:free]]:
+            place = int(self.column_of.max()) + 1
+            self.crew.run(copy_column, self.n, self.blocks, self.width, feature, self.columns[place])
+            self.column_of[feature] = place
 
     def _share_cores(self, wall: float, used: float) -> None:
         """Go on with one thread for some trees if others keep this process from its cores.
@@ -275,6 +290,7 @@ class HistGrower:
                 np.zeros((threads, 2, 4), dtype=np.int64),
                 np.zeros((threads, 2), dtype=np.float32),
                 np.zeros((threads, 2, BINS), dtype=np.uint8),
+                np.zeros(len(self.column_of), dtype=np.int64),
             )
         return self._room
 
@@ -311,6 +327,13 @@ class HistGrower:
             np.zeros((threads, BINS), dtype=np.uint8),
             np.zeros((threads, BINS), dtype=np.int32),
         )
+
+
+def gradients_of(loss: int, first: np.ndarray, second: np.ndarray, weight: np.ndarray | None) -> Gradients:
+    """The source of gradients, float32 arrays of shape (n_samples,): see `Gradients`."""
+    given = np.empty(1, dtype=np.float32) if weight is None else weight
+    arrays = [np.ascontiguousarray(values, dtype=np.float32) for values in (first, second, given)]
+    return Gradients(loss, *arrays, weight is not None)
 
 
 def _rows_of_thread(n: int, thread: int, threads: int) -> int:

@@ -18,14 +18,10 @@ from fullspan.core.partitions import Partitions, total
 from fullspan.estimators.binning import Binner, sample_rows
 from fullspan.estimators.boosting import _hist_grow as growth
 from fullspan.estimators.boosting import _hist_splits as splits
-from fullspan.estimators.boosting._hist_gradients import (
-    add_leaf_values,
-    logistic_gradients,
-    squared_gradients,
-)
+from fullspan.estimators.boosting._hist_gradients import LOGISTIC, SQUARED, add_leaf_values
 from fullspan.estimators.boosting._hist_grow import Grown
 from fullspan.estimators.boosting._hist_kernels import BINS, MOST_FEATURES
-from fullspan.estimators.boosting.hist import HistGrower
+from fullspan.estimators.boosting.hist import HistGrower, gradients_of
 from fullspan.estimators.boosting.hist_plan import (
     GrowConfig,
     Scales,
@@ -35,7 +31,7 @@ from fullspan.estimators.boosting.hist_plan import (
     new_grown,
 )
 
-_GRADIENTS = {"logistic": logistic_gradients, "squared": squared_gradients}
+_LOSSES = {"logistic": LOGISTIC, "squared": SQUARED}
 
 
 class HistPart:
@@ -62,24 +58,23 @@ class HistPart:
     def begin(self, config: GrowConfig, binner: Binner, objective: str, base_score: float) -> None:
         """Bin the rows."""
         self.grower = HistGrower(config, binner, self.X)
-        self.kernel = _GRADIENTS[objective]
         self.margin = np.full(len(self.X), base_score, dtype=np.float32)
+        self.source = gradients_of(_LOSSES[objective], self.margin, self.y, self.weight)
 
     def gradients(self) -> np.ndarray:
         """Begin a round; gives the largest |g| and h."""
-        self.grower.write_gradients(self.kernel, self.y, self.weight, self.margin)
-        return self.grower.extremes()
+        return self.grower.extremes(self.source)
 
     def survey(self, finer: np.ndarray) -> np.ndarray:
         """Sums that the choice of units needs."""
-        return self.grower.survey(finer)
+        return self.grower.survey(self.source, finer)
 
     def quantise(self, scales: Scales, salt: Any) -> int:
         """Round the gradients, and put all rows into the root."""
         grower = self.grower
         self.spare = np.empty(len(grower.order), dtype=np.int32)
         grower.order[: grower.n] = np.arange(grower.n)
-        packed = grower.quantise(scales, salt, self.first_row)
+        packed = grower.quantise(self.source, scales, salt, self.first_row)
         self.rows = grower.rows(self.spare, scales.wide)
         self.leaves = {0: (0, grower.n)}
         return packed
@@ -90,10 +85,12 @@ class HistPart:
         growth.leaf_histogram(self.rows, *self.leaves[node], out)
         return out
 
-    def split(self, node: int, feature: int, goes_left: np.ndarray, left: int) -> int:
+    def split(
+        self, node: int, feature: int, bin_: int, kind: int, goes_left: np.ndarray, left: int
+    ) -> int:
         """Part a leaf's rows here; its children are `left` and the next. Gives how many go left."""
         first, n = self.leaves.pop(node)
-        n_left = int(growth.part_leaf(self.rows, feature, first, n, goes_left))
+        n_left = int(growth.part_leaf(self.rows, feature, first, n, bin_, kind, goes_left))
         self.leaves[left], self.leaves[left + 1] = (first, n_left), (first + n_left, n - n_left)
         return n_left
 
@@ -102,7 +99,7 @@ class HistPart:
         self.node_of_row = np.empty(self.grower.n, dtype=np.int32)
         for node, (first, n) in self.leaves.items():
             self.node_of_row[self.grower.order[first : first + n]] = node
-        return self.grower.leaf_sums(scales, n_nodes, self.node_of_row)
+        return self.grower.leaf_sums(self.source, scales, n_nodes, self.node_of_row)
 
     def update(self, values: np.ndarray) -> None:
         """Add the leaves' values to the margins."""
@@ -173,8 +170,8 @@ def boost(
     >>> round(float(trees[0].threshold[0]), 3)
     4.5
     """
-    if objective not in _GRADIENTS:
-        raise ConfigError(f"objective must be one of {', '.join(_GRADIENTS)}, got {objective!r}")
+    if objective not in _LOSSES:
+        raise ConfigError(f"objective must be one of {', '.join(_LOSSES)}, got {objective!r}")
     parts.call("begin", config, binner, objective, base_score)
     driver = _Driver(parts, TreePlan(config, binner), total(parts, "count"))
     return [driver.grow(round) for round in range(n_rounds)]
@@ -276,7 +273,7 @@ class _Driver:
         if kind == splits.CATEGORIES:
             grown.goes_left[node] = leaf.goes_left
             goes_left[:] = leaf.goes_left
-        n_left = total(self.parts, "split", node, feature, goes_left, n_nodes)
+        n_left = total(self.parts, "split", node, feature, bin_, kind, goes_left, n_nodes)
         hist = total(self.parts, "histogram", n_nodes)
         other = _Leaf.new(n_nodes + 1, len(leaf.marks), leaf.hist - hist)
         other.account[growth.N_ROWS] = account[growth.N_ROWS] - n_left

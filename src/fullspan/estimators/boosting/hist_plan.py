@@ -16,7 +16,7 @@ from fullspan.estimators.boosting._hist_grow import Features, Grown, Limits
 from fullspan.estimators.boosting._hist_kernels import BINS
 
 _FEW_ROWS = 4096
-_FINEST = 2.0**31
+_FINEST_BITS = 30
 _TINY = 1e-30
 
 
@@ -105,6 +105,9 @@ class TreePlan:
                 )
         self.features = self.describe_features()
         self.has_categories = bool(binner.is_categorical.any())
+        self.thresholds = np.full((binner.n_features, BINS), np.finfo(np.float32).max, dtype=np.float32)
+        for row, cuts in zip(self.thresholds, binner.cuts, strict=True):
+            row[: len(cuts)] = thresholds_after(cuts)
 
     def describe_features(self) -> Features:
         """Features and the constraints on them, as kernels take them."""
@@ -192,9 +195,9 @@ class TreePlan:
         config = self.config
         numbers = grown.numbers[:n_nodes].astype(np.int32)
         left, right, bins, kind = numbers[:, [growth.LEFT, growth.RIGHT, growth.NODE_BIN, growth.NODE_KIND]].T
-        for node in range(n_nodes - 1, -1, -1):
-            if left[node] >= 0:
-                sums[node] = sums[left[node]] + sums[right[node]]
+        # Children come after their parents.
+        for node in np.flatnonzero(left >= 0)[::-1].tolist():
+            sums[node] = sums[left[node]] + sums[right[node]]
         g, h = sums.T
         weight = -np.sign(g) * np.maximum(np.abs(g) - config.reg_alpha, 0)
         divisor = h + config.reg_lambda
@@ -207,15 +210,14 @@ class TreePlan:
         default_left = kind == splits.MISSING_LEFT
         category_start = np.zeros(n_nodes + 1, dtype=np.int64)
         categories = []
-        for node in np.flatnonzero(left >= 0).tolist():
-            if kind[node] == splits.CATEGORIES:
-                right_codes = np.flatnonzero(grown.goes_left[node] == 0)
-                known = self.binner.categories[feature[node]]
-                categories.append(known[right_codes[right_codes < len(known)]].astype(np.int32))
-                category_start[node + 1] = len(categories[-1])
-                default_left[node] = grown.goes_left[node, splits.MISSING] != 0
-            else:
-                threshold[node] = threshold_after(self.binner.cuts[feature[node]], int(bins[node]))
+        numeric = (left >= 0) & (kind != splits.CATEGORIES)
+        threshold[numeric] = self.thresholds[feature[numeric], bins[numeric]]
+        for node in np.flatnonzero((left >= 0) & (kind == splits.CATEGORIES)).tolist():
+            right_codes = np.flatnonzero(grown.goes_left[node] == 0)
+            known = self.binner.categories[feature[node]]
+            categories.append(known[right_codes[right_codes < len(known)]].astype(np.int32))
+            category_start[node + 1] = len(categories[-1])
+            default_left[node] = grown.goes_left[node, splits.MISSING] != 0
         return TreeArrays(
             left=np.ascontiguousarray(left),
             right=np.ascontiguousarray(right),
@@ -231,14 +233,10 @@ class TreePlan:
         )
 
 
-def threshold_after(cuts: np.ndarray, bin_: int) -> np.float32:
-    """The float32 t for which ``x < t`` is the same as ``x <= cuts[bin_]`` for every float32 x."""
-    if bin_ >= len(cuts):
-        return np.float32(np.finfo(np.float32).max)
-    nearest = np.float32(cuts[bin_])
-    if nearest > cuts[bin_]:
-        return nearest
-    return np.float32(np.nextafter(nearest, np.float32(np.inf)))
+def thresholds_after(cuts: np.ndarray) -> np.ndarray:
+    """The float32 t for which ``x < t`` is the same as ``x <= cut`` for every float32 x."""
+    nearest = cuts.astype(np.float32)
+    return np.where(nearest > cuts, nearest, np.nextafter(nearest, np.float32(np.inf)))
 
 
 @dataclass(frozen=True)
@@ -252,8 +250,12 @@ class Scales:
     most_h: float
 
     def finest(self) -> np.ndarray:
-        """How many units one is of g and h where nothing is rounded that a float32 tells apart."""
-        return np.asarray(_FINEST / np.maximum([self.most_g, self.most_h], _TINY))
+        """How many units one is of g and h, powers of two for which the largest are below 2^30.
+
+        What a float32 tells apart is lost only where it is 2^30 times smaller than the largest.
+        """
+        _, exponents = np.frexp(np.maximum([self.most_g, self.most_h], _TINY))
+        return np.ldexp(np.float32(1), np.minimum(_FINEST_BITS - exponents, 100)).astype(np.float32)
 
     @classmethod
     def of(cls, most: np.ndarray, found: np.ndarray, finer: np.ndarray, n: int) -> Scales:
