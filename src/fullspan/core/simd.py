@@ -22,6 +22,7 @@ ways to go. Places are addresses (int64) of bytes, as `address` gives them: noth
 from __future__ import annotations
 
 import operator
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -415,6 +416,58 @@ def first_lane(typing_context: Any, mask: Any) -> Any:
         return builder.zext(zeros, _I64)
 
     return types.int64(mask), generate
+
+
+def _shuffled(builder: Any, one: Any, two: Any, lanes: Iterable[int]) -> Any:
+    """Lanes of two vectors, those of the second being 16 to 31."""
+    places = ir.Constant(_lanes_of(_I32), list(lanes))
+    return builder.shuffle_vector(one, two, places)
+
+
+def _every_second(start: int, doc: str) -> Any:
+    def pick(typing_context: Any, one: Any, two: Any) -> Any:
+        if one != INT32 or two != INT32:
+            return None
+
+        def generate(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
+            return _shuffled(builder, *arguments, range(start, 2 * LANES, 2))
+
+        return INT32(one, two), generate
+
+    pick.__doc__ = doc
+    return _intrinsic(pick)
+
+
+evens = _every_second(0, "Lanes 0, 2, ... 14 of one vector, then those of another.")
+odds = _every_second(1, "Lanes 1, 3, ... 15 of one vector, then those of another.")
+
+
+@_intrinsic
+def running_sum(typing_context: Any, vector: Any) -> Any:
+    """Each lane's sum with all lanes before it."""
+    if vector != INT32:
+        return None
+
+    def generate(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
+        sums, zero = arguments[0], ir.Constant(_lanes_of(_I32), [0] * LANES)
+        for step in (1, 2, 4, 8):
+            moved = _shuffled(builder, sums, zero, [*range(LANES, LANES + step), *range(LANES - step)])
+            sums = builder.add(sums, moved)
+        return sums
+
+    return INT32(vector), generate
+
+
+@_intrinsic
+def spread_last(typing_context: Any, vector: Any) -> Any:
+    """The last lane in all lanes."""
+    if vector != INT32:
+        return None
+
+    def generate(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
+        return _shuffled(builder, arguments[0], arguments[0], [LANES - 1] * LANES)
+
+    return INT32(vector), generate
 
 
 @_intrinsic

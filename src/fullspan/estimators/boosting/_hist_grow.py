@@ -510,7 +510,7 @@ def may_split(account: Any, settings: Any, limits: Any) -> Any:
     return heavy and not deep and account[N_ROWS] > 1
 
 
-@kernel()
+@kernel(counts_references=False)
 def grow_tree(
     thread: int,
     n_threads: int,

@@ -34,7 +34,7 @@ from fullspan.core.simd import (
 MOST_FEATURES = 14  # of a block
 BINS = 256
 ROW_CHUNK = 2048  # rows that one thread takes in turn, so that sorted rows are spread over threads
-_AHEAD = 24  # rows: their blocks are asked for this long before they are needed
+_AHEAD = np.uint64(24)  # rows: their blocks are asked for this long before they are needed
 _CODE = np.int32(255)
 _SHIFT = np.int64(32)
 
@@ -55,20 +55,29 @@ def mixed(x: Any) -> Any:
 def add_rows(blocks: Any, block: int, order: Any, first: int, last: int, width: int, sums: Any) -> None:
     """Add rows ``order[first:last]`` of a block to its histogram.
 
-    Two rows at a time: where they fall into the same bin of a feature, the second waits less for the first.
-
     sums : int64 [W * 256]
     """
     rows = blocks[block]
-    place = address(rows)
-    for i in range(first, last - 1, 2):
+    place, i = address(rows), np.uint64(first)
+    if width == MOST_FEATURES:
+        # Two rows at a time: the second's loads need not wait for all of the first's stores. Calls in here
+        # would cost more than what they do.
+        while i + np.uint64(1) < np.uint64(last):
+            prefetch(place + np.int64(order[i + _AHEAD]) * 16)
+            prefetch(place + np.int64(order[i + _AHEAD + np.uint64(1)]) * 16)
+            one, two = np.uint64(order[i]), np.uint64(order[i + np.uint64(1)])
+            value, other = _value(rows, one), _value(rows, two)
+            for f in range(MOST_FEATURES):
+                sums[np.uint64(f * BINS) + np.uint64(rows[one, f])] += value
+                sums[np.uint64(f * BINS) + np.uint64(rows[two, f])] += other
+            i += np.uint64(2)
+    while i < np.uint64(last):
         prefetch(place + np.int64(order[i + _AHEAD]) * 16)
-        prefetch(place + np.int64(order[i + _AHEAD + 1]) * 16)
-        one, two = np.uint64(order[i]), np.uint64(order[i + 1])
-        add_pair(rows, one, _value(rows, one), two, _value(rows, two), width, sums)
-    if (last - first) % 2:
-        row = np.uint64(order[last - 1])
-        add_row(rows, row, _value(rows, row), width, sums)
+        row = np.uint64(order[i])
+        value = _value(rows, row)
+        for f in range(width):
+            sums[np.uint64(f * BINS) + np.uint64(rows[row, f])] += value
+        i += np.uint64(1)
 
 
 @helper(counts_references=False)
@@ -79,41 +88,19 @@ def add_rows_wide(
     rows = blocks[block]
     place, beside = address(rows), address(wide)
     for i in range(first, last):
-        soon = np.int64(order[i + _AHEAD])
+        soon = np.int64(order[np.uint64(i) + _AHEAD])
         prefetch(place + soon * 16)
         prefetch(beside + soon * 8)
         row = np.uint64(order[i])
-        add_row(rows, row, wide[row], width, sums)
+        value = wide[row]
+        for f in range(width):
+            sums[np.uint64(f * BINS) + np.uint64(rows[row, f])] += value
 
 
 @helper(counts_references=False)
 def _value(rows: Any, row: Any) -> Any:
     """A row's gradient and hessian in one word."""
     return (np.int64(np.int8(rows[row, 14])) << _SHIFT) + np.int64(rows[row, 15])
-
-
-@helper(counts_references=False)
-def add_row(rows: Any, row: Any, value: Any, width: int, sums: Any) -> None:
-    """Add a row's value to the bin of each of its features."""
-    if width == MOST_FEATURES:
-        for f in range(MOST_FEATURES):
-            sums[np.uint64(f * BINS) + np.uint64(rows[row, f])] += value
-    else:
-        for f in range(width):
-            sums[np.uint64(f * BINS) + np.uint64(rows[row, f])] += value
-
-
-@helper(counts_references=False)
-def add_pair(rows: Any, one: Any, its: Any, two: Any, others: Any, width: int, sums: Any) -> None:
-    """The same of two rows, feature by feature."""
-    if width == MOST_FEATURES:
-        for f in range(MOST_FEATURES):
-            sums[np.uint64(f * BINS) + np.uint64(rows[one, f])] += its
-            sums[np.uint64(f * BINS) + np.uint64(rows[two, f])] += others
-    else:
-        for f in range(width):
-            sums[np.uint64(f * BINS) + np.uint64(rows[one, f])] += its
-            sums[np.uint64(f * BINS) + np.uint64(rows[two, f])] += others
 
 
 @helper(counts_references=False)

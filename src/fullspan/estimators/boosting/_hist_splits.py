@@ -16,6 +16,7 @@ import numpy as np
 from fullspan.core.kernels import helper
 from fullspan.core.simd import (
     address,
+    evens,
     first_lane,
     lane_numbers,
     largest,
@@ -23,9 +24,12 @@ from fullspan.core.simd import (
     load_int32,
     magnitude,
     maximum,
+    odds,
+    running_sum,
     select,
     spread_float32,
     spread_int32,
+    spread_last,
     store,
     to_float32,
     unsigned_to_float32,
@@ -179,6 +183,22 @@ def _best_below(
 
 
 @helper(counts_references=False)
+def _sum_below(sums: int, n: int, below_g: int, below_h: int) -> None:
+    """Sums of the first bins, 1 to n of them (n rounded up to 16), their halves apart.
+
+    sums, below_g, below_h : addresses of int64, int32 and uint32
+    """
+    g = h = spread_int32(np.int32(0))
+    for b in range(0, n, 16):
+        # A word's upper half, the gradients, is its second.
+        one, two = load_int32(sums + 8 * b), load_int32(sums + 8 * b + 64)
+        g = running_sum(odds(one, two)) + spread_last(g)
+        h = running_sum(evens(one, two)) + spread_last(h)
+        store(below_g + 4 * b, g)
+        store(below_h + 4 * b, h)
+
+
+@helper(counts_references=False)
 def scan_numeric(
     sums: Any,
     n_bins: int,
@@ -194,11 +214,7 @@ def scan_numeric(
 
     sums : int64 [256], what lies in each bin; below : int32 [2, 256], worths : float32 [256], room.
     """
-    running = np.int64(0)
-    for b in range(n_bins):
-        running += sums[b]
-        below[0, b] = running >> _SHIFT
-        below[1, b] = running & _LOW
+    _sum_below(address(sums), n_bins, address(below[0]), address(below[1]))
     none, missing = np.int64(0), sums[MISSING]
     best, place = _best_below(below, n_bins, none, total, settings, direction, lowest, highest, worths)
     kind, left = np.int64(MISSING_RIGHT), packed(below[0, place], below[1, place])
