@@ -13,7 +13,7 @@ from fullspan.core.errors import ConfigError, DataError
 from fullspan.estimators.binning import MISSING, Binner
 from fullspan.estimators.boosting import hist
 from fullspan.estimators.boosting.hist import GrowConfig, HistGrower, TreeArrays
-from fullspan.estimators.boosting.hist_plan import thresholds_after
+from fullspan.estimators.boosting.hist_plan import threshold_table
 
 F32 = np.float32
 
@@ -319,7 +319,7 @@ def test_thresholds_are_xgboosts() -> None:
     X = np.array([[1.0], [np.nextafter(np.float32(1), np.float32(2))], [2.0]], dtype=np.float32)
     binner = Binner.fit(X)
     for bin_, cut in enumerate(binner.cuts[0]):
-        threshold = thresholds_after(binner.cuts[0])[bin_]
+        threshold = threshold_table(binner)[0, bin_]
         np.testing.assert_array_equal(X < threshold, X <= cut)
 
 

@@ -240,30 +240,30 @@ def find_cuts(
     if weight is not None:
         there &= weight > 0
         weight = weight[there]
-    values = sampled[there]
+    values = sampled if there.all() else sampled[there]
     if weight is None:
         values = np.sort(values)
-        counts = None
     else:
         order = np.argsort(values, kind="stable")
-        values, counts = values[order], weight[order]
-    starts = (
-        np.flatnonzero(np.concatenate([[True], values[1:] != values[:-1]]))
-        if len(values)
-        else np.empty(0, int)
-    )
-    distinct = values[starts]
-    if len(distinct) <= max_bins and column is not None and len(column) > len(sampled):
-        distinct = _with_rare_values(distinct, column, max_bins)
-    if len(distinct) <= max_bins:
-        return midpoints(distinct[:-1], distinct[1:])
-    # The weight up to and with each distinct value.
-    ends = np.concatenate([starts[1:], [len(values)]])
-    below = ends.astype(np.float64) if counts is None else np.cumsum(counts)[ends - 1]
-    targets = below[-1] * np.arange(1, max_bins) / max_bins
-    places = np.unique(np.searchsorted(below, targets * (1 - 1e-12)))
-    places = places[places < len(distinct) - 1]
-    return midpoints(distinct[places], distinct[places + 1])
+        values, weight = values[order], weight[order]
+    n_distinct = int(np.count_nonzero(values[1:] != values[:-1])) + (len(values) > 0)
+    if n_distinct <= max_bins:
+        distinct = np.unique(values)
+        if column is not None and len(column) > len(sampled):
+            distinct = _with_rare_values(distinct, column, max_bins)
+        if len(distinct) <= max_bins:
+            return midpoints(distinct[:-1], distinct[1:])
+    # In each bin, about the same weight; a bin ends with the last one of equal values.
+    targets = np.arange(1, max_bins) / max_bins * (1 - 1e-12)
+    if weight is None:
+        places = np.ceil(targets * len(values)).astype(np.int64) - 1
+    else:
+        below = np.cumsum(weight)
+        places = np.searchsorted(below, targets * below[-1])
+    lower = np.unique(values[places])
+    ends = np.searchsorted(values, lower, side="right")
+    lower, ends = lower[ends < len(values)], ends[ends < len(values)]
+    return midpoints(lower, values[ends])
 
 
 def midpoints(lower: np.ndarray, upper: np.ndarray) -> np.ndarray:

@@ -169,7 +169,14 @@ def _mixed_lanes(x: Any) -> Any:
 
 @kernel()
 def quantise(
-    thread: int, n_threads: int, source: Any, units: Any, salt: Any, first_row: int, blocks: Any, out_sums: Any
+    thread: int,
+    n_threads: int,
+    source: Any,
+    units: Any,
+    salt: Any,
+    first_row: int,
+    blocks: Any,
+    out_sums: Any,
 ) -> None:
     """Write gradients as int8 and hessians as uint8 into the last two bytes of each row's blocks.
 
@@ -223,9 +230,7 @@ def quantise_wide(
             store(address(room) + 64, h)
             for lane in range(min(n - i, 16)):
                 bits = mixed(np.uint32(np.uint32(first_row + i + lane) ^ np.uint32(salt)))
-                a = _rounded(
-                    np.float64(room[lane]) * scale_g, np.float64(bits & np.uint32(65535)) / 65536.0
-                )
+                a = _rounded(np.float64(room[lane]) * scale_g, np.float64(bits & np.uint32(65535)) / 65536.0)
                 b = _rounded(
                     np.float64(room[16 + lane]) * scale_h, np.float64(bits >> np.uint32(16)) / 65536.0
                 )

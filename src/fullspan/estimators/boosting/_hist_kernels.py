@@ -128,9 +128,7 @@ def part_by_cut(
 
 
 @helper(counts_references=False)
-def part_by_table(
-    codes: int, stride_bits: int, order: Any, first: int, n: int, spare: Any, left: Any
-) -> int:
+def part_by_table(codes: int, stride_bits: int, order: Any, first: int, n: int, spare: Any, left: Any) -> int:
     """The same by a table: int32 [256], one where a code goes left."""
     table = address(left)
     start, aside = address(order) + 4 * first, address(spare) + 4 * first

@@ -30,11 +30,11 @@ from fullspan.core.threads import Crew, new_barrier
 from fullspan.estimators.binning import Binner
 from fullspan.estimators.boosting import _hist_grow as growth
 from fullspan.estimators.boosting._hist_gradients import (
-    add_leaf_values,
     GIVEN,
     LOGISTIC,
     SQUARED,
     Gradients,
+    add_leaf_values,
     extremes,
     leaf_sums,
     quantise,
@@ -59,7 +59,7 @@ _MOST_ROWS_OF_VECTORS = 2**27
 # Room for histograms: as many as fit into so many bytes, but not fewer than so many.
 _HISTOGRAM_BYTES, _FEWEST_HISTOGRAMS = 2**22, 64
 # One in so many features has its codes a second time, as a column.
-_COLUMNS_PART = int(__import__("os").environ.get("CP", "2"))
+_COLUMNS_PART = 2
 _PADDING = 64  # rows: what is read ahead, and written beside
 # A tree that takes so many seconds, in which threads had less than that part of their cores, shows that the
 # machine is crowded; so many trees are then grown by one thread.

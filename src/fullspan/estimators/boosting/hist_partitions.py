@@ -85,9 +85,7 @@ class HistPart:
         growth.leaf_histogram(self.rows, *self.leaves[node], out)
         return out
 
-    def split(
-        self, node: int, feature: int, bin_: int, kind: int, goes_left: np.ndarray, left: int
-    ) -> int:
+    def split(self, node: int, feature: int, bin_: int, kind: int, goes_left: np.ndarray, left: int) -> int:
         """Part a leaf's rows here; its children are `left` and the next. Gives how many go left."""
         first, n = self.leaves.pop(node)
         n_left = int(growth.part_leaf(self.rows, feature, first, n, bin_, kind, goes_left))

@@ -105,9 +105,7 @@ class TreePlan:
                 )
         self.features = self.describe_features()
         self.has_categories = bool(binner.is_categorical.any())
-        self.thresholds = np.full((binner.n_features, BINS), np.finfo(np.float32).max, dtype=np.float32)
-        for row, cuts in zip(self.thresholds, binner.cuts, strict=True):
-            row[: len(cuts)] = thresholds_after(cuts)
+        self.thresholds = threshold_table(binner)
 
     def describe_features(self) -> Features:
         """Features and the constraints on them, as kernels take them."""
@@ -233,10 +231,13 @@ class TreePlan:
         )
 
 
-def thresholds_after(cuts: np.ndarray) -> np.ndarray:
-    """The float32 t for which ``x < t`` is the same as ``x <= cut`` for every float32 x."""
-    nearest = cuts.astype(np.float32)
-    return np.where(nearest > cuts, nearest, np.nextafter(nearest, np.float32(np.inf)))
+def threshold_table(binner: Binner) -> np.ndarray:
+    """float32 [F, 256]: t for which ``x < t`` says the same of every float32 x as that its bin is up to b."""
+    table = np.full((binner.n_features, BINS), np.finfo(np.float32).max, dtype=np.float32)
+    for row, cuts in zip(table, binner.cuts, strict=True):
+        nearest = cuts.astype(np.float32)
+        row[: len(cuts)] = np.where(nearest > cuts, nearest, np.nextafter(nearest, np.float32(np.inf)))
+    return table
 
 
 @dataclass(frozen=True)

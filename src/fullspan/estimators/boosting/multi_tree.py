@@ -19,7 +19,7 @@ from fullspan.estimators.binning import Binner
 from fullspan.estimators.boosting._multi_kernels import add_histogram, best_split
 from fullspan.estimators.boosting.feature_sampling import drawn
 from fullspan.estimators.boosting.hist import GrowConfig, TreeArrays
-from fullspan.estimators.boosting.hist_plan import threshold_after
+from fullspan.estimators.boosting.hist_plan import threshold_table
 
 Array = NDArray[Any]
 _MISSING = 255
@@ -202,10 +202,10 @@ class _Growth:
         weight = np.divide(weight, divisor, out=np.zeros(len(g)), where=divisor > 0)
         if config.max_delta_step > 0:
             weight = np.clip(weight, -config.max_delta_step, config.max_delta_step)
-        cuts = self.grower.binner.cuts
+        thresholds = threshold_table(self.grower.binner)
         inner = left >= 0
         threshold = [
-            threshold_after(cuts[feature], bin_) if there else np.float32(0)
+            thresholds[feature, bin_] if there else np.float32(0)
             for (feature, bin_, _, _), there in zip(self.splits, inner, strict=True)
         ]
         return TreeArrays(
