@@ -70,6 +70,22 @@ def test_margins_are_those_of_the_plain_loop(
         np.testing.assert_array_equal(trees.margin(X, first, last), plain)
 
 
+def test_trees_without_a_split_are_left_to_the_plain_loop() -> None:
+    """Of data with next to no positives, a model may be nothing but roots."""
+    trees = random_ensemble(0, 20, True)
+    roots = trees.tree_start[:-1]
+    lone = TreeEnsemble(
+        5, 1, base_score=[0.25], tree_start=np.arange(len(roots) + 1), tree_group=trees.tree_group * 0,
+        tree_weight=trees.tree_weight, left=trees.left[roots] * 0 - 1, right=trees.left[roots] * 0 - 1,
+        feature=trees.feature[roots], threshold=trees.threshold[roots],
+        default_left=trees.default_left[roots], value=trees.value[roots], gain=trees.gain[roots],
+        cover=trees.cover[roots],
+    )  # fmt: skip
+    assert pack(lone) is None
+    margins = lone.margin(np.zeros((50_000, 5), dtype=np.float32))
+    np.testing.assert_allclose(margins, 0.25 + (trees.value[roots] * trees.tree_weight).sum(), rtol=1e-5)
+
+
 def test_what_does_not_fit_is_left_to_the_plain_loop() -> None:
     trees = random_ensemble(0, 20, True)
     assert pack(trees, 4, 4) is None

@@ -430,7 +430,7 @@ def _every_second(start: int, doc: str) -> Any:
             return None
 
         def generate(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
-            return _shuffled(builder, *arguments, range(start, 2 * LANES, 2))
+            return _shuffled(builder, arguments[0], arguments[1], range(start, 2 * LANES, 2))
 
         return INT32(one, two), generate
 

@@ -2,9 +2,9 @@
 """Threads that run one kernel together and meet at barriers inside it.
 
 A kernel gets its thread's number and the number of threads before its other arguments. At a `barrier` each
-waits for all: some thousand looks at the others' counters, longer than threads with equal work lie apart, then
-it offers its core to whoever wants it, since with another busy process a spinning thread keeps away the very
-one that it waits for. To offer it at once would be dear: whoever takes it keeps it for a while.
+waits for all: some thousand looks at the others' counters, longer than threads with equal work lie apart,
+then it offers its core to whoever wants it, since with another busy process a spinning thread keeps away the
+very one that it waits for. To offer it at once would be dear: whoever takes it keeps it for a while.
 """
 
 from __future__ import annotations

@@ -69,8 +69,8 @@ def _floats(values: Any, i: int) -> Any:
 def _lanes(source: Any, i: int) -> Any:
     """g and h of 16 rows from row i on, zeros behind the last row; negative hessians count as 0.
 
-    Squared loss: g = margin - y and h = 1. Logistic loss: g = p - y and h = p (1 - p), p = 1 / (1 + e^-margin).
-    Both times the weight.
+    Squared loss: g = margin - y and h = 1. Logistic loss: g = p - y and h = p (1 - p) for the probability
+    p = 1 / (1 + e^-margin). Both times the weight.
     """
     zero, one = spread_float32(_ZERO), spread_float32(_ONE)
     g, h = _floats(source.first, i), _floats(source.second, i)

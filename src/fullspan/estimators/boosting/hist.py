@@ -332,8 +332,8 @@ class HistGrower:
 def gradients_of(loss: int, first: np.ndarray, second: np.ndarray, weight: np.ndarray | None) -> Gradients:
     """The source of gradients, float32 arrays of shape (n_samples,): see `Gradients`."""
     given = np.empty(1, dtype=np.float32) if weight is None else weight
-    arrays = [np.ascontiguousarray(values, dtype=np.float32) for values in (first, second, given)]
-    return Gradients(loss, *arrays, weight is not None)
+    a, b, w = (np.ascontiguousarray(values, dtype=np.float32) for values in (first, second, given))
+    return Gradients(loss, a, b, w, weight is not None)
 
 
 def _rows_of_thread(n: int, thread: int, threads: int) -> int:

@@ -256,7 +256,7 @@ class Scales:
         What a float32 tells apart is lost only where it is 2^30 times smaller than the largest.
         """
         _, exponents = np.frexp(np.maximum([self.most_g, self.most_h], _TINY))
-        return np.ldexp(np.float32(1), np.minimum(_FINEST_BITS - exponents, 100)).astype(np.float32)
+        return np.asarray(2.0 ** np.minimum(_FINEST_BITS - exponents, 100), dtype=np.float32)
 
     @classmethod
     def of(cls, most: np.ndarray, found: np.ndarray, finer: np.ndarray, n: int) -> Scales:

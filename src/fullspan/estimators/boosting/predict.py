@@ -66,7 +66,7 @@ def pack(ensemble: TreeEnsemble, first_tree: int = 0, last_tree: int | None = No
     """Trees ``first_tree:last_tree`` in the packed form, or None if they do not fit into it.
 
     They do not if one has more than 4096 nodes, if all together look at too many different thresholds, if a
-    feature has more than 254 categories, or if values are float64.
+    feature has more than 254 categories, or if values are float64; and trees without a split need no codes.
     """
     last_tree = ensemble.n_trees if last_tree is None else last_tree
     start = ensemble.tree_start[first_tree : last_tree + 1]
@@ -126,6 +126,8 @@ def _lanes_asked(
     facts: list[tuple[int, bool, int]] = []
     key = np.where(categories, 2, default_left) + 3 * feature.astype(np.int64)
     order = np.flatnonzero(inner)
+    if len(order) == 0:
+        return None
     order = order[np.argsort(key[order], kind="stable")]
     kinds, starts = np.unique(key[order], return_index=True)
     for kind, nodes in zip(kinds.tolist(), np.split(order, starts[1:]), strict=True):
