@@ -18,6 +18,12 @@ from fullspan.estimators.boosting.hist_plan import threshold_table
 F32 = np.float32
 
 
+@pytest.fixture(autouse=True)
+def several_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many threads as are asked for, small as the data are."""
+    monkeypatch.setattr(hist, "_FEW_VALUES", 0)
+
+
 @dataclass
 class Node:
     """A node of the plain grower's tree."""

@@ -320,3 +320,15 @@ def test_one_class_and_constant_columns() -> None:
     for method in ("exact", "hist", "approx"):
         missing = XGBRegressor(n_estimators=3, tree_method=method).fit(empty, SIGNAL)
         np.testing.assert_allclose(missing.predict(empty), SIGNAL.mean(), rtol=1e-4)
+
+
+def test_a_fit_on_a_models_margins_goes_on_where_it_stopped() -> None:
+    """Few rows: gradients are not rounded at random, so that equal splits stay equal."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(100, 5))
+    y = X[:, 0] + rng.normal(size=100)
+    whole = XGBRegressor(n_estimators=8, base_score=0.5).fit(X, y)
+    first = XGBRegressor(n_estimators=4, base_score=0.5).fit(X, y)
+    margin = first.predict(X, output_margin=True)
+    rest = XGBRegressor(n_estimators=4, base_score=0.5).fit(X, y, base_margin=margin)
+    np.testing.assert_allclose(rest.predict(X, base_margin=margin), whole.predict(X), rtol=1e-5)

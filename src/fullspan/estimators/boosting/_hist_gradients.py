@@ -216,12 +216,13 @@ def quantise_wide(
     source: Any,
     scale_g: float,
     scale_h: float,
+    nearest: bool,
     salt: Any,
     first_row: int,
     out: Any,
     out_sums: Any,
 ) -> None:
-    """The same with more bits, packed as in a histogram, into out int64 [N]."""
+    """The same with more bits, packed as in a histogram, into out int64 [N]; or rounded to nearest."""
     n, total, room = len(source.first), np.int64(0), np.empty(32, np.float32)
     for first in range(thread * ROW_CHUNK, n, n_threads * ROW_CHUNK):
         for i in range(first, min(first + ROW_CHUNK, n), 16):
@@ -230,10 +231,12 @@ def quantise_wide(
             store(address(room) + 64, h)
             for lane in range(min(n - i, 16)):
                 bits = mixed(np.uint32(np.uint32(first_row + i + lane) ^ np.uint32(salt)))
-                a = _rounded(np.float64(room[lane]) * scale_g, np.float64(bits & np.uint32(65535)) / 65536.0)
-                b = _rounded(
-                    np.float64(room[16 + lane]) * scale_h, np.float64(bits >> np.uint32(16)) / 65536.0
-                )
+                a_chance = np.float64(bits & np.uint32(65535)) / 65536.0
+                b_chance = np.float64(bits >> np.uint32(16)) / 65536.0
+                if nearest:
+                    a_chance = b_chance = 0.5
+                a = _rounded(np.float64(room[lane]) * scale_g, a_chance)
+                b = _rounded(np.float64(room[16 + lane]) * scale_h, b_chance)
                 out[i + lane] = (np.int64(a) << _SHIFT) + np.int64(b)
                 total += out[i + lane]
     out_sums[thread] = total

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fullspan.core.kernels import helper, kernel
+from fullspan.core.references import by_reference
 from fullspan.core.simd import address
 from fullspan.core.threads import barrier
 from fullspan.estimators.boosting._hist_kernels import (
@@ -527,6 +528,24 @@ def grow_tree(
 
     The account of leaf 0 is the root's.
     """
+    rows, features, when = by_reference(r), by_reference(f), by_reference(limits)
+    shared, own, tree = by_reference(room), by_reference(desk), by_reference(out)
+    _grow(thread, n_threads, rows, features, when, settings, shared, own, tree, node_of_row)
+
+
+@helper(counts_references=False)
+def _grow(
+    thread: int,
+    n_threads: int,
+    r: Any,
+    f: Any,
+    limits: Any,
+    settings: Any,
+    room: Any,
+    desk: Any,
+    out: Any,
+    node_of_row: Any,
+) -> None:
     shared = room.hist.shape[1] % n_threads != 0
     numbers, reals, heap, taken = (
         desk.numbers[thread],
@@ -647,14 +666,15 @@ def leaf_histogram(r: Any, first: int, n: int, out: Any) -> None:
     """out int64 [B, W * 256] = what the rows ``order[first : first + n]`` add up to."""
     account = np.empty(PIECES + 2, np.int64)
     account[PIECES], account[PIECES + 1] = first, n
+    rows = by_reference(r)
     for block in range(len(out)):
-        add_range(r, block, account, 0, n, out[block])
+        add_range(rows, block, account, 0, n, out[block])
 
 
 @kernel()
 def part_leaf(r: Any, feature: int, first: int, n: int, bin_: int, kind: int, left: Any) -> int:
     """`part` for callers in Python."""
-    return part(r, feature, first, n, bin_, kind, left)  # type: ignore[no-any-return]
+    return part(by_reference(r), feature, first, n, bin_, kind, left)  # type: ignore[no-any-return]
 
 
 @kernel()
@@ -676,13 +696,14 @@ def search_node(
     chosen = np.empty((2, len(f.facts)), np.int64)
     below, order = np.empty((2, BINS), np.int32), np.empty(BINS, np.int64)
     worths, codes = np.empty((2, BINS), np.float32), np.empty(BINS, np.uint8)
-    choose_features(chosen, f, account[NODE], account[DEPTH], marks)
+    when = by_reference(limits)
+    choose_features(chosen, by_reference(f), account[NODE], account[DEPTH], marks)
     best = np.float32(-1e30)
     for feature in range(len(f.facts)):
         if chosen[1, feature]:
             sums = hist[feature // width, feature % width * BINS : (feature % width + 1) * BINS]
             worth, bin_, kind, left = find_split(
-                f.facts[feature], limits, settings, sums, account[TOTAL], reals[LOWEST], reals[HIGHEST],
+                f.facts[feature], when, settings, sums, account[TOTAL], reals[LOWEST], reals[HIGHEST],
                 below, order, worths, codes,
             )  # fmt: skip
             if worth > best:

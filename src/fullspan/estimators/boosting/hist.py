@@ -60,6 +60,8 @@ _MOST_ROWS_OF_VECTORS = 2**27
 _HISTOGRAM_BYTES, _FEWEST_HISTOGRAMS = 2**22, 64
 # One in so many features has its codes a second time, as a column.
 _COLUMNS_PART = 2
+# Below so many values one thread is faster than several that meet.
+_FEW_VALUES = 2**19
 _PADDING = 64  # rows: what is read ahead, and written beside
 # A tree that takes so many seconds, in which threads had less than that part of their cores, shows that the
 # machine is crowded; so many trees are then grown by one thread.
@@ -91,7 +93,7 @@ class HistGrower:
             raise DataError(f"X has {self.n} rows, at most {_MOST_ROWS} fit", "fit parts of the data")
         n_blocks = -(-binner.n_features // MOST_FEATURES)
         self.width = -(-binner.n_features // n_blocks)
-        self.crew = Crew(config.n_threads)
+        self.crew = Crew(1 if X.shape[0] * X.shape[1] < _FEW_VALUES else config.n_threads)
         self.blocks = binner.blocks(
             np.ascontiguousarray(X, dtype=np.float32), self.width, _PADDING, self.crew
         )
@@ -189,10 +191,11 @@ class HistGrower:
         if scales.wide:
             if len(self.wide) == 1:
                 self.wide = np.zeros(self.blocks.shape[1], dtype=np.int64)
-            self.crew.run(quantise_wide, source, scales.g, scales.h, salt, first_row, self.wide, sums)
+            units = scales.g, scales.h, scales.nearest
+            self.crew.run(quantise_wide, source, *units, salt, first_row, self.wide, sums)
         else:
-            units = np.array([scales.g, scales.h], dtype=np.float32)
-            self.crew.run(quantise, source, units, salt, first_row, self.blocks.view(np.uint16), sums)
+            narrow = np.array([scales.g, scales.h], dtype=np.float32)
+            self.crew.run(quantise, source, narrow, salt, first_row, self.blocks.view(np.uint16), sums)
         return int(sums.sum())
 
     def leaf_sums(

@@ -242,13 +242,19 @@ def threshold_table(binner: Binner) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Scales:
-    """How many units one is of g and h, and their largest values; wide: whether 8 bits are too few."""
+    """How many units one is of g and h, and their largest values.
+
+    wide: whether 8 bits are too few; nearest: whether to round to the nearest unit, not at random. Random
+    rounding keeps the sums of many rows right. Few rows have units so fine that it is not needed, and splits
+    that are equally good stay so.
+    """
 
     g: float
     h: float
     wide: bool
     most_g: float
     most_h: float
+    nearest: bool = False
 
     def finest(self) -> np.ndarray:
         """How many units one is of g and h, powers of two for which the largest are below 2^30.
@@ -271,7 +277,8 @@ class Scales:
         # Rounding adds noise: at most a fiftieth to the variance, or the wide form is taken. Few rows have no
         # use for speed, and a row of weight two is then the same as two rows.
         if n <= _FEW_ROWS or (mean_g < 1 / 45**2 and most_g > 0) or (mean_h < 1 / 90**2 and most_h > 0):
-            return cls(min(limit_g, 2.0**100), min(limit_h, 2.0**100), True, most_g, most_h)
+            limits = min(limit_g, 2.0**100), min(limit_h, 2.0**100)
+            return cls(*limits, True, most_g, most_h, nearest=n <= _FEW_ROWS)
         scale_g = min(127 / max(most_g, _TINY), limit_g)
         scale_h = min(255 / max(most_h, _TINY), limit_h)
         return cls(scale_g, scale_h, False, most_g, most_h)
