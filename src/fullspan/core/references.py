@@ -16,6 +16,8 @@ from numba.core.imputils import impl_ret_borrowed, lower_getattr_generic
 from numba.core.typing.templates import AttributeTemplate, infer_getattr
 from numba.extending import intrinsic, models, register_model
 
+_intrinsic: Any = intrinsic
+
 
 class Reference(types.Type):
     """Where a named tuple stands on the kernel's stack; its members are read as from the tuple."""
@@ -50,7 +52,7 @@ def _read_member(context, builder, reference, pointer, name):
     return impl_ret_borrowed(context, builder, reference.record[index], member)
 
 
-@intrinsic
+@_intrinsic
 def by_reference(typing_context, record):
     """Put a named tuple on the calling kernel's stack; the reference is good until that returns."""
 

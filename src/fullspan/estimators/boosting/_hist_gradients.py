@@ -234,7 +234,7 @@ def quantise_wide(
                 a_chance = np.float64(bits & np.uint32(65535)) / 65536.0
                 b_chance = np.float64(bits >> np.uint32(16)) / 65536.0
                 if nearest:
-                    a_chance = b_chance = 0.5
+                    a_chance = b_chance = np.float64(0.5)
                 a = _rounded(np.float64(room[lane]) * scale_g, a_chance)
                 b = _rounded(np.float64(room[16 + lane]) * scale_h, b_chance)
                 out[i + lane] = (np.int64(a) << _SHIFT) + np.int64(b)

@@ -6,13 +6,12 @@ parts its own rows of the leaf that is split, then adds its share of the smaller
 child's is the parent's less that. All sums are integers, so shares may be cut anywhere.
 
 Arrays are few, with named columns, and made by the driver: each one, and each way of making one, costs the
-compiler time. Shapes: as in `_hist_kernels`; L leaves at most, M = 2L - 1 nodes, P sets of features that may
-interact.
+compiler time. Shapes: as in `_hist_records`.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -25,190 +24,46 @@ from fullspan.estimators.boosting._hist_kernels import (
     ROW_CHUNK,
     add_rows,
     add_rows_wide,
-    mixed,
     part_by_cut,
     part_by_table,
     part_rows,
 )
-from fullspan.estimators.boosting._hist_splits import (
-    CATEGORIES,
-    MIN_HESSIAN,
-    MISSING,
-    MISSING_LEFT,
-    UNIT_G,
-    UNIT_H,
-    gradients_of,
-    hessians_of,
-    scan_categories,
-    scan_numeric,
-    weight_of,
-    worth_of,
+from fullspan.estimators.boosting._hist_leaves import (
+    bound_children,
+    choose_features,
+    free_slot,
+    gain_of,
+    mark_left,
+    mark_path,
+    may_split,
+    pop,
+    push,
+    split_account,
+    write_split,
 )
-
-# Columns of a leaf's whole numbers; from PIECES on, where each thread's rows begin and how many they are.
-TOTAL, LEFT_SUMS, NODE, DEPTH, SLOT, FEATURE, BIN, KIND, N_ROWS, PIECES = range(10)
-# Columns of its other numbers, and of a node's.
-GAIN, LOWEST, HIGHEST = range(3)
-# Columns of a node's whole numbers.
-LEFT, RIGHT, NODE_FEATURE, NODE_BIN, NODE_KIND = range(5)
-# Columns of a feature's facts.
-N_BINS, IS_CATEGORICAL, MONOTONE = range(3)
-# What is found for a leaf.
-FOUND_FEATURE, FOUND_BIN, FOUND_KIND, FOUND_LEFT = range(4)
-
-
-class Rows(NamedTuple):
-    """The rows; where in `order` a thread has its own, the account of the leaves says."""
-
-    blocks: Any  # uint8 [B, N, 16]
-    columns: Any  # uint8 [C, N], copies of the codes of some features
-    column_of: Any  # int64 [F], the feature's place among the columns, or -1
-    wide: Any  # int64 [N] where is_wide
-    order: Any  # int32
-    spare: Any  # int32, as long; node_of_row is its beginning, written when nothing is parted any more
-    is_wide: Any
-    width: Any  # features of a block
-    vector: Any  # whether rows are parted by vectors
-
-
-class Features(NamedTuple):
-    """What may be split: of a tree's features a level takes n_level and a node n_node, as `salt` has it."""
-
-    facts: Any  # int64 [F, 3]
-    sets: Any  # uint8 [P, F]
-    features: Any  # int64
-    n_level: Any
-    n_node: Any
-    salt: Any
-
-
-class Limits(NamedTuple):
-    """When to stop; how many categories are tried one by one, and how many are told apart."""
-
-    max_leaves: Any
-    max_depth: Any  # 0: any
-    lossguide: Any  # else level by level
-    least_gain: Any
-    most_one_hot: Any
-    most_right: Any
-
-
-class Room(NamedTuple):
-    """What threads share."""
-
-    hist: Any  # int64 [S, B, W * 256]
-    partial: Any  # int64 [T, 2, W * 256]
-    meeting: Any
-    n_left: Any  # int64 [2, T]
-    found: Any  # int64 [T, 2, 4], for two children
-    worth: Any  # float32 [T, 2]
-    goes_left: Any  # uint8 [T, 2, 256]
-    parted: Any  # int64 [F], how many rows have been parted by a feature
-
-
-class Desk(NamedTuple):
-    """What each thread has for itself; T comes first in all shapes."""
-
-    numbers: Any  # int64 [L, PIECES + 2T], the account of the leaves
-    reals: Any  # float32 [L, 3]
-    goes_left: Any  # uint8 [L or 1, 256], of leaves that will be split by categories
-    marks: Any  # uint8 [L or 1, P + F]: sets that hold all features of the path, then those features
-    heap: Any  # int64 [L]
-    taken: Any  # uint8 [S]
-    chosen: Any  # int64 [2, F]
-    below: Any  # int32 [2, 256]
-    order: Any  # int64 [256]
-    worths: Any  # float32 [2, 256]
-    codes: Any  # uint8 [256]
-    left: Any  # int32 [256]
-
-
-class Grown(NamedTuple):
-    """The tree."""
-
-    numbers: Any  # int64 [M, 5]
-    reals: Any  # float32 [M, 3]
-    goes_left: Any  # uint8 [M or 1, 256]
-    n_nodes: Any  # int64 [1]
-
-
-_INFINITY = np.float32(np.inf)
-_HALF = np.float32(0.5)
-
-
-@helper(counts_references=False)
-def _comes_before(a: int, b: int, numbers: Any, reals: Any, lossguide: bool) -> Any:
-    """Whether leaf a is split before leaf b."""
-    if lossguide and reals[a, GAIN] != reals[b, GAIN]:
-        return reals[a, GAIN] > reals[b, GAIN]
-    return numbers[a, NODE] < numbers[b, NODE]
-
-
-@helper(counts_references=False)
-def _push(heap: Any, n: int, leaf: int, numbers: Any, reals: Any, lossguide: bool) -> None:
-    """Add a leaf to the heap of n leaves that wait."""
-    i = n
-    while i > 0:
-        above = (i - 1) // 2
-        if not _comes_before(leaf, heap[above], numbers, reals, lossguide):
-            break
-        heap[i] = heap[above]
-        i = above
-    heap[i] = leaf
-
-
-@helper(counts_references=False)
-def _pop(heap: Any, n: int, numbers: Any, reals: Any, lossguide: bool) -> Any:
-    """Take the first leaf from the heap of n leaves."""
-    first, leaf = heap[0], heap[n - 1]
-    i = 0
-    while True:
-        below = 2 * i + 1
-        if below >= n - 1:
-            break
-        if below + 1 < n - 1 and _comes_before(heap[below + 1], heap[below], numbers, reals, lossguide):
-            below += 1
-        if not _comes_before(heap[below], leaf, numbers, reals, lossguide):
-            break
-        heap[i] = heap[below]
-        i = below
-    heap[i] = leaf
-    return first
-
-
-@helper(counts_references=False)
-def _sample(chosen: Any, n: int, wanted: int, salt: Any) -> None:
-    """Move `wanted` of the first n numbers to the front, any of them with the same chance."""
-    for i in range(min(wanted, n - 1)):
-        j = i + np.int64(mixed(salt + np.uint32(i) * np.uint32(0x9E3779B9)) % np.uint32(n - i))
-        chosen[i], chosen[j] = chosen[j], chosen[i]
-
-
-@helper(counts_references=False)
-def choose_features(chosen: Any, f: Any, node: int, depth: int, marks: Any) -> None:
-    """chosen[1, feature] = 1 for the features that a node may be split by; chosen[0] is room to work in.
-
-    marks : uint8 [P + F], or less where features may meet freely
-    """
-    work, allowed = chosen[0], chosen[1]
-    n, n_sets = len(f.features), f.sets.shape[0]
-    for i in range(n):
-        work[i] = f.features[i]
-    if f.n_level < n:
-        _sample(work, n, f.n_level, mixed(f.salt + np.uint32(2 * depth)))
-        n = f.n_level
-    if f.n_node < n:
-        _sample(work, n, f.n_node, mixed(f.salt + np.uint32(2 * node + 1)))
-        n = f.n_node
-    for feature in range(len(allowed)):
-        allowed[feature] = 0
-    for i in range(n):
-        feature = work[i]
-        # Below the root: what the path has, and what is in a set with all that the path has.
-        fits = n_sets == 0 or depth == 0 or marks[n_sets + feature] != 0
-        for s in range(n_sets):
-            fits |= (marks[s] & f.sets[s, feature]) != 0
-        allowed[feature] = fits
+from fullspan.estimators.boosting._hist_records import (
+    BIN,
+    DEPTH,
+    FEATURE,
+    FOUND_BIN,
+    FOUND_FEATURE,
+    FOUND_KIND,
+    FOUND_LEFT,
+    GAIN,
+    HIGHEST,
+    IS_CATEGORICAL,
+    KIND,
+    LEFT_SUMS,
+    LOWEST,
+    MONOTONE,
+    N_BINS,
+    N_ROWS,
+    NODE,
+    PIECES,
+    SLOT,
+    TOTAL,
+)
+from fullspan.estimators.boosting._hist_splits import CATEGORIES, MISSING_LEFT, scan_categories, scan_numeric
 
 
 @helper(counts_references=False)
@@ -363,15 +218,6 @@ def _search(
 
 
 @helper(counts_references=False)
-def mark_left(left: Any, bin_: int, kind: int, goes_left: Any) -> None:
-    """left [256] = 1 for the codes that go left."""
-    for code in range(BINS):
-        left[code] = goes_left[code] if kind == CATEGORIES else np.uint8(code <= bin_)
-    if kind != CATEGORIES:
-        left[MISSING] = kind == MISSING_LEFT
-
-
-@helper(counts_references=False)
 def part(r: Any, feature: int, first: int, n: int, bin_: int, kind: int, left: Any) -> Any:
     """Part the rows ``order[first : first + n]`` by a split; returns how many go left.
 
@@ -389,30 +235,6 @@ def part(r: Any, feature: int, first: int, n: int, bin_: int, kind: int, left: A
         return part_by_table(codes, stride_bits, r.order, first, n, r.spare, left)
     turn = np.int64(kind == MISSING_LEFT)
     return part_by_cut(codes, stride_bits, r.order, first, n, r.spare, turn, bin_ + turn)
-
-
-@helper(counts_references=False)
-def _free_slot(numbers: Any, reals: Any, n_leaves: int, taken: Any) -> Any:
-    """A histogram slot: a free one, or that of the waiting leaf with the least gain."""
-    for slot in range(len(taken)):
-        if not taken[slot]:
-            taken[slot] = 1
-            return slot
-    last = -1
-    for leaf in range(n_leaves):
-        if numbers[leaf, SLOT] >= 0 and (last < 0 or reals[leaf, GAIN] <= reals[last, GAIN]):
-            last = leaf
-    slot = numbers[last, SLOT]
-    numbers[last, SLOT] = -1
-    return slot
-
-
-@helper(counts_references=False)
-def gain_of(worth: Any, account: Any, reals: Any, settings: Any) -> Any:
-    """What a split adds to what its node is worth."""
-    g = gradients_of(account[TOTAL]) * settings[UNIT_G]
-    h = hessians_of(account[TOTAL]) * settings[UNIT_H]
-    return worth - worth_of(g, h, settings, reals[LOWEST], reals[HIGHEST])
 
 
 @helper(counts_references=False)
@@ -437,78 +259,6 @@ def _settle(
         for code in range(BINS):
             goes_left[code] = room.goes_left[finder, child, code]
     return True
-
-
-@helper(counts_references=False)
-def bound_children(
-    left_sums: Any, right_sums: Any, settings: Any, direction: int, mine: Any, its: Any
-) -> None:
-    """Bounds of two children, `mine` being their parent's until now; a monotone split keeps them apart."""
-    low, high = mine[LOWEST], mine[HIGHEST]
-    its[LOWEST], its[HIGHEST] = low, high
-    if direction != 0:
-        unit_g, unit_h = settings[UNIT_G], settings[UNIT_H]
-        gl, hl = gradients_of(left_sums) * unit_g, hessians_of(left_sums) * unit_h
-        gr, hr = gradients_of(right_sums) * unit_g, hessians_of(right_sums) * unit_h
-        wl = weight_of(gl, hl, settings, low, high)
-        wr = weight_of(gr, hr, settings, low, high)
-        middle = (wl + wr) * _HALF
-        if direction > 0:
-            mine[HIGHEST], its[LOWEST] = middle, middle
-        else:
-            mine[LOWEST], its[HIGHEST] = middle, middle
-
-
-@helper(counts_references=False)
-def _split_account(mine: Any, its: Any, n_left: Any, n_nodes: int) -> None:
-    """A leaf's account becomes its left child's; `its` is the right child's."""
-    mine[N_ROWS] = its[N_ROWS] = 0
-    for piece in range(len(n_left)):
-        at = PIECES + 2 * piece
-        its[at] = mine[at] + n_left[piece]
-        its[at + 1] = mine[at + 1] - n_left[piece]
-        mine[at + 1] = n_left[piece]
-        mine[N_ROWS] += mine[at + 1]
-        its[N_ROWS] += its[at + 1]
-    its[TOTAL] = mine[TOTAL] - mine[LEFT_SUMS]
-    mine[TOTAL] = mine[LEFT_SUMS]
-    mine[NODE], its[NODE] = n_nodes, n_nodes + 1
-    mine[DEPTH] += 1
-    its[DEPTH] = mine[DEPTH]
-    its[SLOT] = -1
-
-
-@helper(counts_references=False)
-def mark_path(sets: Any, feature: int, mine: Any, its: Any) -> None:
-    """The path of a leaf's two children has one more feature."""
-    n_sets, n_features = sets.shape
-    mine[n_sets + feature] = 1
-    for s in range(n_sets):
-        mine[s] &= sets[s, feature]
-    for i in range(n_sets + n_features):
-        its[i] = mine[i]
-
-
-@helper(counts_references=False)
-def _write_split(out: Any, account: Any, reals: Any, goes_left: Any, n_nodes: int) -> None:
-    """The node of a leaf becomes a split whose children are the next two nodes."""
-    node = account[NODE]
-    numbers = out.numbers[node]
-    numbers[LEFT], numbers[RIGHT] = n_nodes, n_nodes + 1
-    numbers[NODE_FEATURE], numbers[NODE_BIN] = account[FEATURE], account[BIN]
-    numbers[NODE_KIND] = account[KIND]
-    out.reals[node, GAIN] = reals[GAIN]
-    if account[KIND] == CATEGORIES:
-        for code in range(BINS):
-            out.goes_left[node, code] = goes_left[code]
-
-
-@helper(counts_references=False)
-def may_split(account: Any, settings: Any, limits: Any) -> Any:
-    """Whether a leaf is heavy enough for two, and not too deep."""
-    deep = limits.max_depth != 0 and account[DEPTH] >= limits.max_depth
-    heavy = hessians_of(account[TOTAL]) * settings[UNIT_H] >= settings[MIN_HESSIAN] + settings[MIN_HESSIAN]
-    return heavy and not deep and account[N_ROWS] > 1
 
 
 @kernel(counts_references=False)
@@ -590,7 +340,7 @@ def _grow(
                 slot, subtract = parent_slot, slots[0]
                 parent_slot = -1
             else:
-                slot = _free_slot(numbers, reals, n_leaves, taken)
+                slot = free_slot(numbers, reals, n_leaves, taken)
                 if shared and child == 1:
                     barrier(room.meeting, thread, n_threads)
                 _build(thread, n_threads, r, room.hist[slot], room.partial, numbers[leaf])
@@ -612,7 +362,7 @@ def _grow(
             codes = goes_left[leaf if len(goes_left) > 1 else 0]
             if searched and _settle(numbers[leaf], reals[leaf], codes, room, child, settings, limits):
                 numbers[leaf, SLOT] = slot
-                _push(heap, waiting, leaf, numbers, reals, limits.lossguide)
+                push(heap, waiting, leaf, numbers, reals, limits.lossguide)
                 waiting += 1
             elif slot >= 0:
                 taken[slot] = 0
@@ -620,7 +370,7 @@ def _grow(
             taken[parent_slot] = 0
         if waiting == 0 or n_leaves >= limits.max_leaves:
             break
-        leaf, new = _pop(heap, waiting, numbers, reals, limits.lossguide), n_leaves
+        leaf, new = pop(heap, waiting, numbers, reals, limits.lossguide), n_leaves
         waiting -= 1
         mine, its = numbers[leaf], numbers[new]
         parent_slot = mine[SLOT]
@@ -633,13 +383,13 @@ def _grow(
         )
         if thread == 0:
             room.parted[mine[FEATURE]] += mine[N_ROWS]
-            _write_split(out, mine, reals[leaf], codes, n_nodes)
+            write_split(out, mine, reals[leaf], codes, n_nodes)
         barrier(room.meeting, thread, n_threads)
         direction = f.facts[mine[FEATURE], MONOTONE]
         bound_children(
             mine[LEFT_SUMS], mine[TOTAL] - mine[LEFT_SUMS], settings, direction, reals[leaf], reals[new]
         )
-        _split_account(mine, its, room.n_left[turn], n_nodes)
+        split_account(mine, its, room.n_left[turn], n_nodes)
         if has_sets:
             mark_path(f.sets, mine[FEATURE], marks[leaf], marks[new])
         if thread == 0:

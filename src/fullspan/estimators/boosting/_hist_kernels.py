@@ -115,14 +115,12 @@ def part_by_cut(
     Returns how many go left.
     """
     start, aside = address(order) + 4 * first, address(spare) + 4 * first
-    lanes, zero = lane_numbers(), spread_int32(np.int32(0))
     n_left = n_right = 0
     shift, turn_, last_ = np.int32(stride_bits), np.int32(turn), np.int32(last)
     for i in range(0, n, 16):
-        valid = lanes < np.int32(min(n - i, 16))
-        rows = select(valid, load_int32(start + 4 * i), zero)
-        goes_left = ((gather_int32(codes, rows << shift) + turn_) & _CODE) <= last_
-        n_left, n_right = _part_lanes(rows, goes_left & valid, valid, lanes, start, aside, n_left, n_right)
+        rows, valid = _next_rows(start, i, n)
+        lefts = ((gather_int32(codes, rows << shift) + turn_) & _CODE) <= last_
+        n_left, n_right = _part_lanes(rows, lefts, valid, i + 16 <= n, start, aside, n_left, n_right)
     _bring_back(order, spare, first, n_left, n_right)
     return n_left
 
@@ -132,28 +130,39 @@ def part_by_table(codes: int, stride_bits: int, order: Any, first: int, n: int, 
     """The same by a table: int32 [256], one where a code goes left."""
     table = address(left)
     start, aside = address(order) + 4 * first, address(spare) + 4 * first
-    lanes, zero = lane_numbers(), spread_int32(np.int32(0))
     n_left = n_right = 0
     shift = np.int32(stride_bits)
     for i in range(0, n, 16):
-        valid = lanes < np.int32(min(n - i, 16))
-        rows = select(valid, load_int32(start + 4 * i), zero)
+        rows, valid = _next_rows(start, i, n)
         code = gather_int32(codes, rows << shift) & _CODE
-        goes_left = gather_int32(table, code << np.int32(2)) > np.int32(0)
-        n_left, n_right = _part_lanes(rows, goes_left & valid, valid, lanes, start, aside, n_left, n_right)
+        lefts = gather_int32(table, code << np.int32(2)) > np.int32(0)
+        n_left, n_right = _part_lanes(rows, lefts, valid, i + 16 <= n, start, aside, n_left, n_right)
     _bring_back(order, spare, first, n_left, n_right)
     return n_left
 
 
 @helper(counts_references=False)
+def _next_rows(start: int, i: int, n: int) -> Any:
+    """Numbers i to i + 15 of the n at `start`, and which of them there are; row 0 for the others."""
+    valid = lane_numbers() < np.int32(min(n - i, 16))
+    return select(valid, load_int32(start + 4 * i), spread_int32(np.int32(0))), valid
+
+
+@helper(counts_references=False)
 def _part_lanes(
-    rows: Any, lefts: Any, valid: Any, lanes: Any, start: int, aside: int, n_left: int, n_right: int
+    rows: Any, lefts: Any, valid: Any, full: bool, start: int, aside: int, n_left: int, n_right: int
 ) -> Any:
     """Append 16 rows to those on the left, from `start` on, and to those on the right, from `aside` on."""
-    rights = ~lefts & valid
-    store(aside + 4 * n_right, compress(rows, rights))
+    if full:
+        # What the whole vector overwrites has been read.
+        store(start + 4 * n_left, compress(rows, lefts))
+        store(aside + 4 * n_right, compress(rows, ~lefts))
+        n_here = count(lefts)
+        return n_left + n_here, n_right + 16 - n_here
+    lefts, rights = lefts & valid, ~lefts & valid
     n_here = count(lefts)
-    store_where(start + 4 * n_left, compress(rows, lefts), lanes < np.int32(n_here))
+    store_where(start + 4 * n_left, compress(rows, lefts), lane_numbers() < np.int32(n_here))
+    store(aside + 4 * n_right, compress(rows, rights))
     return n_left + n_here, n_right + count(rights)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fullspan.estimators.binning import Binner
-from fullspan.estimators.boosting._hist_grow import Features
+from fullspan.estimators.boosting._hist_records import Features
 from fullspan.estimators.boosting.hist import GrowConfig
 from fullspan.estimators.boosting.hist_plan import TreePlan
 

@@ -28,7 +28,7 @@ from fullspan.core.errors import DataError
 from fullspan.core.simd import HAS_AVX512
 from fullspan.core.threads import Crew, new_barrier
 from fullspan.estimators.binning import Binner
-from fullspan.estimators.boosting import _hist_grow as growth
+from fullspan.estimators.boosting import _hist_records as records
 from fullspan.estimators.boosting._hist_gradients import (
     GIVEN,
     LOGISTIC,
@@ -41,8 +41,9 @@ from fullspan.estimators.boosting._hist_gradients import (
     quantise_wide,
     survey,
 )
-from fullspan.estimators.boosting._hist_grow import Desk, Room, Rows, grow_tree
+from fullspan.estimators.boosting._hist_grow import grow_tree
 from fullspan.estimators.boosting._hist_kernels import BINS, MOST_FEATURES, ROW_CHUNK, copy_column
+from fullspan.estimators.boosting._hist_records import Desk, Room, Rows
 from fullspan.estimators.boosting.hist_plan import (
     GrowConfig,
     Scales,
@@ -301,19 +302,19 @@ class HistGrower:
         """Each thread's account of the leaves, in which the root has all rows."""
         threads, (n_sets, n_features) = self.crew.n_threads, self.plan.features.sets.shape
         has_categories = self.plan.has_categories
-        numbers = np.zeros((threads, most, growth.PIECES + 2 * threads), dtype=np.int64)
+        numbers = np.zeros((threads, most, records.PIECES + 2 * threads), dtype=np.int64)
         root = numbers[:, 0]
-        root[:, growth.TOTAL] = total
-        root[:, growth.SLOT] = -1
-        root[:, growth.N_ROWS] = self.n
+        root[:, records.TOTAL] = total
+        root[:, records.SLOT] = -1
+        root[:, records.N_ROWS] = self.n
         first = 0
         for thread in range(threads):
             count = _rows_of_thread(self.n, thread, threads)
-            root[:, growth.PIECES + 2 * thread] = first
-            root[:, growth.PIECES + 2 * thread + 1] = count
+            root[:, records.PIECES + 2 * thread] = first
+            root[:, records.PIECES + 2 * thread + 1] = count
             first += count + _PADDING
         reals = np.zeros((threads, most, 3), dtype=np.float32)
-        reals[:, 0, growth.LOWEST], reals[:, 0, growth.HIGHEST] = -np.inf, np.inf
+        reals[:, 0, records.LOWEST], reals[:, 0, records.HIGHEST] = -np.inf, np.inf
         marks = np.zeros((threads, most if n_sets else 1, n_sets + n_features), dtype=np.uint8)
         marks[:, :, :n_sets] = 1
         return Desk(

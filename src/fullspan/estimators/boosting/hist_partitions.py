@@ -17,10 +17,11 @@ from fullspan.core.errors import ConfigError
 from fullspan.core.partitions import Partitions, total
 from fullspan.estimators.binning import Binner, sample_rows
 from fullspan.estimators.boosting import _hist_grow as growth
+from fullspan.estimators.boosting import _hist_records as records
 from fullspan.estimators.boosting import _hist_splits as splits
 from fullspan.estimators.boosting._hist_gradients import LOGISTIC, SQUARED, add_leaf_values
-from fullspan.estimators.boosting._hist_grow import Grown
 from fullspan.estimators.boosting._hist_kernels import BINS, MOST_FEATURES
+from fullspan.estimators.boosting._hist_records import Grown
 from fullspan.estimators.boosting.hist import HistGrower, gradients_of
 from fullspan.estimators.boosting.hist_plan import (
     GrowConfig,
@@ -187,8 +188,8 @@ class _Leaf:
 
     @classmethod
     def new(cls, node: int, n_marks: int, hist: np.ndarray) -> _Leaf:
-        account = np.zeros(growth.PIECES + 2, dtype=np.int64)
-        account[growth.NODE] = node
+        account = np.zeros(records.PIECES + 2, dtype=np.int64)
+        account[records.NODE] = node
         reals = np.array([0, -np.inf, np.inf], dtype=np.float32)
         return cls(account, reals, np.zeros(n_marks, np.uint8), np.zeros(BINS, np.uint8), hist)
 
@@ -222,7 +223,7 @@ class _Driver:
     def _split_all(self, grown: Grown, packed: int) -> int:
         """Split leaves until none may be; gives the number of nodes."""
         root = _Leaf.new(0, sum(self.features.sets.shape), total(self.parts, "histogram", 0))
-        root.account[growth.TOTAL], root.account[growth.N_ROWS] = packed, self.n
+        root.account[records.TOTAL], root.account[records.N_ROWS] = packed, self.n
         root.marks[: len(self.features.sets)] = 1
         waiting: list[tuple[float, int, _Leaf]] = []
         self._wait(waiting, root)
@@ -230,8 +231,8 @@ class _Driver:
         while waiting and n_leaves < self.limits.max_leaves:
             leaf = heapq.heappop(waiting)[2]
             for child in self._split(leaf, grown, n_nodes):
-                node = int(child.account[growth.NODE])
-                grown.reals[node, growth.LOWEST :] = child.reals[growth.LOWEST :]
+                node = int(child.account[records.NODE])
+                grown.reals[node, records.LOWEST :] = child.reals[records.LOWEST :]
                 self._wait(waiting, child)
             n_leaves += 1
             n_nodes += 2
@@ -240,10 +241,10 @@ class _Driver:
     def _wait(self, waiting: list[tuple[float, int, _Leaf]], leaf: _Leaf) -> None:
         """Put a leaf among those that wait, if it has a split."""
         account, settings, limits = leaf.account, self.settings, self.limits
-        weight = np.float32(account[growth.TOTAL] & 0xFFFFFFFF) * settings[splits.UNIT_H]
+        weight = np.float32(account[records.TOTAL] & 0xFFFFFFFF) * settings[splits.UNIT_H]
         too_light = weight < settings[splits.MIN_HESSIAN] + settings[splits.MIN_HESSIAN]
-        too_deep = limits.max_depth and account[growth.DEPTH] >= limits.max_depth
-        if too_light or too_deep or account[growth.N_ROWS] < 2:
+        too_deep = limits.max_depth and account[records.DEPTH] >= limits.max_depth
+        if too_light or too_deep or account[records.N_ROWS] < 2:
             return
         if growth.search_node(
             leaf.hist,
@@ -256,16 +257,16 @@ class _Driver:
             leaf.marks,
             leaf.goes_left,
         ):
-            first = -float(leaf.reals[growth.GAIN]) if limits.lossguide else 0.0
-            heapq.heappush(waiting, (first, int(account[growth.NODE]), leaf))
+            first = -float(leaf.reals[records.GAIN]) if limits.lossguide else 0.0
+            heapq.heappush(waiting, (first, int(account[records.NODE]), leaf))
 
     def _split(self, leaf: _Leaf, grown: Grown, n_nodes: int) -> tuple[_Leaf, _Leaf]:
         """Split a leaf in every part; its two children."""
         account = leaf.account
-        node, feature, kind = (int(account[at]) for at in (growth.NODE, growth.FEATURE, growth.KIND))
-        bin_ = int(account[growth.BIN])
+        node, feature, kind = (int(account[at]) for at in (records.NODE, records.FEATURE, records.KIND))
+        bin_ = int(account[records.BIN])
         grown.numbers[node] = n_nodes, n_nodes + 1, feature, bin_, kind
-        grown.reals[node, growth.GAIN] = leaf.reals[growth.GAIN]
+        grown.reals[node, records.GAIN] = leaf.reals[records.GAIN]
         goes_left = (np.arange(BINS) <= bin_).astype(np.int32)
         goes_left[splits.MISSING] = kind == splits.MISSING_LEFT
         if kind == splits.CATEGORIES:
@@ -274,7 +275,7 @@ class _Driver:
         n_left = total(self.parts, "split", node, feature, bin_, kind, goes_left, n_nodes)
         hist = total(self.parts, "histogram", n_nodes)
         other = _Leaf.new(n_nodes + 1, len(leaf.marks), leaf.hist - hist)
-        other.account[growth.N_ROWS] = account[growth.N_ROWS] - n_left
+        other.account[records.N_ROWS] = account[records.N_ROWS] - n_left
         growth.split_node(
             self.features,
             self.settings,
@@ -285,5 +286,5 @@ class _Driver:
             leaf.marks,
             other.marks,
         )
-        account[growth.NODE], account[growth.N_ROWS], leaf.hist = n_nodes, n_left, hist
+        account[records.NODE], account[records.N_ROWS], leaf.hist = n_nodes, n_left, hist
         return leaf, other

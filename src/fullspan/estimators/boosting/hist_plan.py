@@ -9,11 +9,11 @@ import numpy as np
 
 from fullspan.core.errors import ConfigError, DataError
 from fullspan.estimators.binning import Binner
-from fullspan.estimators.boosting import _hist_grow as growth
+from fullspan.estimators.boosting import _hist_records as records
 from fullspan.estimators.boosting import _hist_splits as splits
 from fullspan.estimators.boosting._hist_gradients import FINE
-from fullspan.estimators.boosting._hist_grow import Features, Grown, Limits
 from fullspan.estimators.boosting._hist_kernels import BINS
+from fullspan.estimators.boosting._hist_records import Features, Grown, Limits
 
 _FEW_ROWS = 4096
 _FINEST_BITS = 30
@@ -127,9 +127,9 @@ class TreePlan:
                 raise ConfigError(f"interactions names feature {unknown[0]} of {n_features}")
             row[list(members)] = 1
         facts = np.zeros((n_features, 3), dtype=np.int64)
-        facts[:, growth.N_BINS] = self.binner.n_bins
-        facts[:, growth.IS_CATEGORICAL] = self.binner.is_categorical
-        facts[:, growth.MONOTONE] = monotone
+        facts[:, records.N_BINS] = self.binner.n_bins
+        facts[:, records.IS_CATEGORICAL] = self.binner.is_categorical
+        facts[:, records.MONOTONE] = monotone
         every = np.arange(n_features, dtype=np.int64)
         return Features(facts, sets, every, n_features, n_features, np.uint32(0))
 
@@ -172,7 +172,7 @@ class TreePlan:
         settings[splits.MIN_HESSIAN] = max(config.min_child_weight, 0.5 / scales.h)
         settings[splits.MAX_STEP] = config.max_delta_step
         settings[splits.BOUNDED] = config.max_delta_step > 0 or bool(
-            self.features.facts[:, growth.MONOTONE].any()
+            self.features.facts[:, records.MONOTONE].any()
         )
         return settings
 
@@ -192,7 +192,9 @@ class TreePlan:
         """Values and covers from the leaves' own sums; bins become thresholds and sets of categories."""
         config = self.config
         numbers = grown.numbers[:n_nodes].astype(np.int32)
-        left, right, bins, kind = numbers[:, [growth.LEFT, growth.RIGHT, growth.NODE_BIN, growth.NODE_KIND]].T
+        left, right, bins, kind = numbers[
+            :, [records.LEFT, records.RIGHT, records.NODE_BIN, records.NODE_KIND]
+        ].T
         # Children come after their parents.
         for node in np.flatnonzero(left >= 0)[::-1].tolist():
             sums[node] = sums[left[node]] + sums[right[node]]
@@ -202,8 +204,10 @@ class TreePlan:
         weight = np.divide(weight, divisor, out=np.zeros(n_nodes), where=divisor > 0)
         if config.max_delta_step > 0:
             weight = np.clip(weight, -config.max_delta_step, config.max_delta_step)
-        weight = np.clip(weight, grown.reals[:n_nodes, growth.LOWEST], grown.reals[:n_nodes, growth.HIGHEST])
-        feature = np.where(left >= 0, numbers[:, growth.NODE_FEATURE], 0)
+        weight = np.clip(
+            weight, grown.reals[:n_nodes, records.LOWEST], grown.reals[:n_nodes, records.HIGHEST]
+        )
+        feature = np.where(left >= 0, numbers[:, records.NODE_FEATURE], 0)
         threshold = np.zeros(n_nodes, dtype=np.float32)
         default_left = kind == splits.MISSING_LEFT
         category_start = np.zeros(n_nodes + 1, dtype=np.int64)
@@ -223,7 +227,7 @@ class TreePlan:
             threshold=threshold,
             default_left=default_left,
             value=(weight * config.learning_rate).astype(np.float32),
-            gain=np.where(left >= 0, grown.reals[:n_nodes, growth.GAIN], 0).astype(np.float32),
+            gain=np.where(left >= 0, grown.reals[:n_nodes, records.GAIN], 0).astype(np.float32),
             cover=h.astype(np.float32),
             category_start=np.cumsum(category_start),
             categories=np.concatenate(categories) if categories else np.empty(0, dtype=np.int32),
@@ -300,6 +304,6 @@ def finer_units(most: np.ndarray) -> np.ndarray:
 def new_grown(n_nodes: int, has_categories: bool) -> Grown:
     numbers = np.full((n_nodes, 5), -1, dtype=np.int64)
     reals = np.zeros((n_nodes, 3), dtype=np.float32)
-    reals[0, growth.LOWEST], reals[0, growth.HIGHEST] = -np.inf, np.inf
+    reals[0, records.LOWEST], reals[0, records.HIGHEST] = -np.inf, np.inf
     goes_left = np.zeros((max(n_nodes, 2) if has_categories else 1, BINS), dtype=np.uint8)
     return Grown(numbers, reals, goes_left, np.zeros(1, dtype=np.int64))
