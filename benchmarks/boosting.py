@@ -52,33 +52,23 @@ def make_data(rows: int, mixed: bool, seed: int) -> Data:
 
 def fullspan_model(data: Data, mixed: bool) -> Model:
     """Ours."""
-    from fullspan.estimators.binning import Binner
-    from fullspan.estimators.boosting.ensemble import TreeEnsemble
-    from fullspan.estimators.boosting.hist import GrowConfig, HistGrower, TreeArrays
+    from fullspan.estimators import XGBClassifier
 
     X, y, weight = data
-    config = GrowConfig(
-        max_leaves=LEAVES, max_depth=0, grow_policy="lossguide", learning_rate=RATE, n_threads=THREADS
-    )
-    categorical = np.isin(np.arange(COLUMNS), CATEGORICAL) if mixed else None
 
-    def fit() -> TreeEnsemble:
-        mean = np.average(y, weights=weight)
-        base = float(np.log(mean / (1 - mean)))
-        binner = Binner.fit(X, sample_weight=weight, categorical=categorical, n_threads=THREADS)
-        margin = np.full(len(X), base, dtype=np.float32)
-        with HistGrower(config, binner, X) as grower:
-            trees = [grower.boost_logistic(y, weight, margin, round_) for round_ in range(TREES)]
-        return TreeEnsemble.concat([as_ensemble(tree, base) for tree in trees])
+    def fit() -> Any:
+        model = XGBClassifier(
+            n_estimators=TREES, max_leaves=LEAVES, max_depth=0, grow_policy="lossguide", learning_rate=RATE,
+            n_jobs=THREADS, tree_method="hist", feature_types=feature_types(mixed), enable_categorical=mixed,
+        )  # fmt: skip
+        return model.fit(X, y, sample_weight=weight)
 
-    def as_ensemble(tree: TreeArrays, base: float) -> TreeEnsemble:
-        arrays = {name: value for name, value in vars(tree).items() if name != "bin"}
-        start = [0, len(tree.left)]
-        return TreeEnsemble(
-            COLUMNS, 1, base_score=[base], tree_start=start, tree_group=[0], tree_weight=[1.0], **arrays
-        )
+    return fit, lambda model, rows: model.predict(rows, output_margin=True)
 
-    return fit, lambda model, rows: model.margin(rows, n_threads=THREADS)[:, 0]
+
+def feature_types(mixed: bool) -> list[str]:
+    """XGBoost's letters for numbers and categories."""
+    return ["c" if mixed and column in CATEGORICAL else "q" for column in range(COLUMNS)]
 
 
 def lightgbm_model(data: Data, mixed: bool, quantised: bool) -> Model:
@@ -105,7 +95,7 @@ def xgboost_model(data: Data, mixed: bool) -> Model:
     import xgboost
 
     X, y, weight = data
-    kinds = ["c" if mixed and column in CATEGORICAL else "q" for column in range(COLUMNS)]
+    kinds = feature_types(mixed)
     settings = {
         "objective": "binary:logistic", "max_leaves": LEAVES, "max_depth": 0, "grow_policy": "lossguide",
         "learning_rate": RATE, "nthread": THREADS, "tree_method": "hist", "max_bin": 256,

@@ -156,8 +156,8 @@ def test_command_line_unknown_model(monkeypatch, tmp_path, words, fails):
 
 
 def test_command_line_option_out_of_range(tiny_chat_model, fails):
-    assert "top_p: " in fails("generate", str(tiny_chat_model), "Hello", "--top-p", "0")
-    assert "json only" in fails("generate", str(tiny_chat_model), "Hello", "--logprobs", "1")
+    assert "--top-p: " in fails("generate", str(tiny_chat_model), "Hello", "--top-p", "0")
+    assert "shown in JSON only" in fails("generate", str(tiny_chat_model), "Hello", "--logprobs", "1")
 
 
 def test_command_line_nothing_to_say(tiny_chat_model, fails):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import json
 import shutil
@@ -122,8 +123,20 @@ def _begin(path: Path, config: FitConfig) -> int:
 @contextlib.contextmanager
 def _on_a_stop(path: Path) -> Iterator[None]:
     """Within the block SIGTERM is as Ctrl-C, and both and a full disk tell what is kept."""
+    timers: list[threading.Timer] = []
+
+    def stop(number: int, frame: Any) -> None:
+        # Python drops what is raised while a library, such as the compiler, calls back: ask again.
+        timers.append(threading.Timer(0.5, _thread.interrupt_main))
+        timers[-1].daemon = True
+        timers[-1].start()
+        raise KeyboardInterrupt
+
     main = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler) if main else None
+    heeded = [
+        number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) != signal.SIG_IGN
+    ]
+    before = {number: signal.signal(number, stop) for number in heeded} if main else {}
     try:
         yield
     except KeyboardInterrupt:
@@ -135,8 +148,10 @@ def _on_a_stop(path: Path) -> Iterator[None]:
             f"mend that (make room, if the disk is full) and go on with: {resume_command(path)}",
         ) from None
     finally:
-        if main:
-            signal.signal(signal.SIGTERM, before)
+        for timer in timers:
+            timer.cancel()
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _compare_and_keep(run: Run, problem: Problem, config: FitConfig, folds: list[Fold]) -> None:
