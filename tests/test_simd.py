@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import threading
+import time
 from typing import Any
 
 import numpy as np
@@ -139,3 +142,18 @@ def test_a_crews_error_is_raised_and_its_threads_end() -> None:
     with pytest.raises(ValueError, match="thread 1 fails"), Crew(3) as crew:
         crew.run(fail)
     assert threading.active_count() == before
+
+
+def test_ctrl_c_leaves_no_thread_alone_at_a_barrier() -> None:
+    gate, met = threading.Barrier(2), []
+
+    def meet(thread: int, n_threads: int) -> None:
+        if thread == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.2)
+        gate.wait(timeout=10)
+        met.append(thread)
+
+    with pytest.raises(KeyboardInterrupt), Crew(2) as crew:
+        crew.run(meet)
+    assert sorted(met) == [0, 1]

@@ -18,8 +18,9 @@ from typing import Any, Self
 
 import numpy as np
 from llvmlite import ir
-from numba import types
+from numba import typeof, types
 from numba.core import cgutils
+from numba.core.dispatcher import Dispatcher
 from numba.extending import intrinsic
 
 from fullspan.core.device import usable_cores
@@ -61,17 +62,29 @@ class Crew:
 
     def __init__(self, n_threads: int | None = None) -> None:
         self.n_threads = n_threads or usable_cores()
-        self._pool = ThreadPoolExecutor(self.n_threads - 1) if self.n_threads > 1 else None
+        self._pool = ThreadPoolExecutor(self.n_threads) if self.n_threads > 1 else None
 
     def run(self, kernel: Callable[..., Any], *arguments: Any) -> None:
         """Call ``kernel(thread, n_threads, *arguments)`` on every thread, and wait for all."""
-        others = []
-        if self._pool is not None:
-            others = [
-                self._pool.submit(kernel, thread, self.n_threads, *arguments)
-                for thread in range(1, self.n_threads)
-            ]
-        kernel(0, self.n_threads, *arguments)
+        if self._pool is None or self.n_threads == 1:
+            kernel(0, self.n_threads, *arguments)
+        else:
+            if isinstance(kernel, Dispatcher) and not kernel.signatures:
+                # In this thread, where Ctrl-C stops the compiler at once.
+                kernel.compile(tuple(typeof(argument) for argument in (0, self.n_threads, *arguments)))
+            self._pool.submit(self._run_all, self._pool, kernel, arguments).result()
+
+    def _run_all(
+        self, pool: ThreadPoolExecutor, kernel: Callable[..., Any], arguments: tuple[Any, ...]
+    ) -> None:
+        """Run thread 0 here and start the others.
+
+        Ctrl-C only reaches the main thread, which waits: had it a part in this, the others might wait for
+        ever at a barrier that it does not come to.
+        """
+        n = self.n_threads
+        others = [pool.submit(kernel, thread, n, *arguments) for thread in range(1, n)]
+        kernel(0, n, *arguments)
         for other in others:
             other.result()
 

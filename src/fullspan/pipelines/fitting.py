@@ -138,7 +138,11 @@ def _on_a_stop(path: Path) -> Iterator[None]:
     ]
     before = {number: signal.signal(number, stop) for number in heeded} if main else {}
     try:
-        yield
+        try:
+            yield
+        finally:
+            for timer in timers:
+                timer.cancel()
     except KeyboardInterrupt:
         raise FitStopped(path, len(list(path.glob("folds/*.npz")))) from None
     except OSError as error:
@@ -148,8 +152,6 @@ def _on_a_stop(path: Path) -> Iterator[None]:
             f"mend that (make room, if the disk is full) and go on with: {resume_command(path)}",
         ) from None
     finally:
-        for timer in timers:
-            timer.cancel()
         for number, handler in before.items():
             signal.signal(number, handler)
 

@@ -274,7 +274,7 @@ def grow_tree(
     out: Any,
     node_of_row: Any,
 ) -> None:
-    """Grow one tree; writes `out` (thread 0) and each row's leaf into node_of_row int32 [n] (all threads).
+    """Grow one tree; writes `out` (thread 0) and each row's leaf into node_of_row [n] (all threads).
 
     The account of leaf 0 is the root's.
     """
@@ -296,6 +296,7 @@ def _grow(
     out: Any,
     node_of_row: Any,
 ) -> None:
+    """`grow_tree` with its records by reference, which compiles faster."""
     shared = room.hist.shape[1] % n_threads != 0
     numbers, reals, heap, taken = (
         desk.numbers[thread],

@@ -6,7 +6,7 @@
     with HistGrower(config, Binner.fit(X), X) as grower:
         for round in range(50):
             g, h = ...                                   # float32 [n], weights in them; 0 where left out
-            tree, node_of_row = grower.grow(g, h, round) # TreeArrays, int32 [n]
+            tree, node_of_row = grower.grow(g, h, round) # TreeArrays, [n]
             margin += tree.value[node_of_row]            # the learning rate is in the values
 
 Gradients and hessians are rounded to 8 bits (to more where a few are far larger than the rest), up or down at
