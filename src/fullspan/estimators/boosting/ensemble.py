@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -127,6 +127,42 @@ class TreeEnsemble(Saveable):
     @property
     def n_trees(self) -> int:
         return len(self.tree_group)
+
+    @classmethod
+    def of_trees(
+        cls,
+        trees: Sequence[Mapping[str, NDArray[Any]]],
+        n_features: int,
+        base_score: NDArray[Any],
+        tree_group: ArrayLike,
+        value_type: type[np.floating[Any]],
+        zero_is_missing: NDArray[np.bool_] | None = None,
+    ) -> TreeEnsemble:
+        """One ensemble of trees that have their arrays, named as the parameters, each by itself."""
+
+        def together(name: str, kind: type) -> NDArray[Any]:
+            return np.concatenate([np.empty(0, kind), *(tree[name] for tree in trees)]).astype(kind)
+
+        counts = [np.empty(0, np.int64), *(np.diff(tree["category_start"]) for tree in trees)]
+        return cls(
+            n_features,
+            len(base_score),
+            base_score=base_score,
+            tree_start=np.concatenate([[0], np.cumsum([len(tree["left"]) for tree in trees])]),
+            tree_group=tree_group,
+            tree_weight=np.ones(len(trees)),
+            left=together("left", np.int32),
+            right=together("right", np.int32),
+            feature=together("feature", np.int32),
+            threshold=together("threshold", np.float32),
+            default_left=together("default_left", bool),
+            value=together("value", value_type),
+            gain=together("gain", np.float32),
+            cover=together("cover", np.float32),
+            category_start=np.concatenate([[0], np.cumsum(np.concatenate(counts))]),
+            categories=together("categories", np.int32),
+            zero_is_missing=zero_is_missing,
+        )
 
     @classmethod
     def concat(cls, ensembles: Sequence[TreeEnsemble]) -> TreeEnsemble:

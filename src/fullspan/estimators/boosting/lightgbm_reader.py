@@ -89,7 +89,8 @@ def parse(path: Path) -> tuple[TreeEnsemble, str, bool, list[str] | None]:
     parts = [_tree(section, n_features) for section in trees]
     names = head.values.get("feature_names", "").split()
     missing = _zero_is_missing(path, parts, n_features)
-    ensemble = _joined(parts, n_features, n_groups, missing)
+    groups = np.arange(len(parts)) % n_groups
+    ensemble = TreeEnsemble.of_trees(parts, n_features, np.zeros(n_groups), groups, np.float64, missing)
     return ensemble, objective, "average_output" in head.values, names or None
 
 
@@ -240,31 +241,3 @@ def _zero_is_missing(path: Path, parts: list[dict[str, Array]], n_features: int)
             "which is not supported"
         )
     return kinds[ZERO] if kinds[ZERO].any() else None
-
-
-def _joined(
-    parts: list[dict[str, Array]], n_features: int, n_groups: int, zero_is_missing: Array | None
-) -> TreeEnsemble:
-    def together(key: str, kind: Any) -> Array:
-        return np.concatenate([np.empty(0, kind), *(part[key] for part in parts)]).astype(kind)
-
-    counts = [np.empty(0, np.int64), *(np.diff(part["category_start"]) for part in parts)]
-    return TreeEnsemble(
-        n_features,
-        n_groups,
-        base_score=np.zeros(n_groups),
-        tree_start=np.concatenate([[0], np.cumsum([len(part["left"]) for part in parts])]),
-        tree_group=np.arange(len(parts)) % n_groups,
-        tree_weight=np.ones(len(parts)),
-        left=together("left", np.int32),
-        right=together("right", np.int32),
-        feature=together("feature", np.int32),
-        threshold=together("threshold", np.float32),
-        default_left=together("default_left", bool),
-        value=together("value", np.float64),
-        gain=together("gain", np.float32),
-        cover=together("cover", np.float32),
-        category_start=np.concatenate([[0], np.cumsum(np.concatenate(counts))]),
-        categories=together("categories", np.int32),
-        zero_is_missing=zero_is_missing,
-    )

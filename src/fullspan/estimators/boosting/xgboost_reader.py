@@ -237,7 +237,8 @@ class _Reader:
                     )
                 found += sorted(members, key=lambda one: one[0])
         groups = np.array([group for group, _ in found], dtype=np.int32)
-        out.model = _joined([part for _, part in found], n_features, n_outputs, base, groups)
+        alone = [part for _, part in found]
+        out.model = TreeEnsemble.of_trees(alone, n_features, base, groups, np.float32)
         self.encodings(model, name, n_features, out)
 
     def tree(
@@ -377,31 +378,3 @@ class _Reader:
             raise self.damaged(
                 "learner.attributes", "has no number for best_iteration or best_score"
             ) from None
-
-
-def _joined(
-    parts: list[dict[str, Array]], n_features: int, n_outputs: int, base: Array, groups: Array
-) -> TreeEnsemble:
-    def together(key: str, kind: Any) -> Array:
-        return np.concatenate([np.empty(0, kind), *(part[key] for part in parts)]).astype(kind)
-
-    sizes = [len(part["left"]) for part in parts]
-    counts = [np.diff(part["category_start"]) for part in parts]
-    return TreeEnsemble(
-        n_features,
-        n_outputs,
-        base_score=base,
-        tree_start=np.concatenate([[0], np.cumsum(sizes)]),
-        tree_group=groups,
-        tree_weight=np.ones(len(parts)),
-        left=together("left", np.int32),
-        right=together("right", np.int32),
-        feature=together("feature", np.int32),
-        threshold=together("threshold", np.float32),
-        default_left=together("default_left", bool),
-        value=together("value", np.float32),
-        gain=together("gain", np.float32),
-        cover=together("cover", np.float32),
-        category_start=np.concatenate([[0], np.cumsum(np.concatenate([np.empty(0, int), *counts]))]),
-        categories=together("categories", np.int32),
-    )
