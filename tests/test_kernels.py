@@ -54,6 +54,42 @@ def test_an_edit_in_an_imported_file_is_seen(package: Path) -> None:
     assert _run(package) == ["5", "False"]
 
 
+def test_of_two_processes_one_compiles_and_the_other_loads(package: Path) -> None:
+    """Each kernel once for both, also when they want it for different types at the same time."""
+    program = (
+        f"import sys; sys.path.insert(0, {str(package)!r})\n"
+        "from fullspan.pack._large import walk\n"
+        "print('ready', flush=True)\n"
+        "found = [walk(eval(n)) for n in input().split()]\n"
+        "print(*found, sum(walk.stats.cache_misses.values()))"
+    )
+
+    def start() -> subprocess.Popen[str]:
+        words = [sys.executable, "-c", program]
+        return subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def wait_until_ready(process: subprocess.Popen[str]) -> None:
+        assert process.stdout is not None and process.stdout.readline() == "ready\n"
+
+    def finish(process: subprocess.Popen[str]) -> list[str]:
+        return process.communicate()[0].split()
+
+    both = [start(), start()]
+    for process in both:
+        wait_until_ready(process)
+    for process, numbers in zip(both, ("5 True", "True 5"), strict=True):
+        assert process.stdin is not None
+        process.stdin.write(numbers + "\n")
+        process.stdin.flush()
+    (*one, n_one), (*other, n_other) = map(finish, both)
+    assert one == ["5", "1"] and other == ["1", "5"]
+    assert int(n_one) + int(n_other) == 2
+    later = start()
+    wait_until_ready(later)
+    later.stdin.write("5 True")
+    assert finish(later) == ["5", "1", "0"]
+
+
 class _Sums(NamedTuple):
     x: np.ndarray
     total: np.ndarray

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import functools
 import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numba
 from numba.core import caching
+from numba.core.compiler_lock import global_compiler_lock
 
 from fullspan.core.compiling import HelperCompiler, KernelCompiler
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 # No NaN or infinity reaches these loops, and a sum may be taken in any order: that lets LLVM vectorise.
 # The order is fixed when the kernel is compiled, so results are the same in every call.
@@ -22,6 +27,8 @@ _PACKAGE = __name__.partition(".")[0]
 _njit: Any = numba.njit  # its types leave out some of its options
 # No wrapper for C: nobody calls a kernel from there, and there is less to compile.
 _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
+# Seconds for which a process waits for another that compiles the same kernel; a stopped one would never end.
+_PATIENCE = 120
 
 
 def kernel(
@@ -58,7 +65,7 @@ def kernel(
         options = {**_OPTIONS, "_nrt": counts_references, "pipeline_class": KernelCompiler}
         dispatcher = _njit(**options, fastmath=set(fastmath))(function)
         if Path(function.__code__.co_filename).is_file():
-            dispatcher._cache = _KernelCache(function)  # type: ignore[no-untyped-call]
+            _KernelCache(function).serve(dispatcher)  # type: ignore[no-untyped-call]
         return dispatcher
 
     return compile_lazily
@@ -114,7 +121,45 @@ class _KernelCacheImpl(caching.CompileResultCacheImpl):
 
 
 class _KernelCache(caching.FunctionCache):
+    """Lets one process at a time compile a kernel: those that come meanwhile wait and load what it has kept.
+
+    That saves their time, and makes the cache safe: Numba does not lock its index. If two processes kept code
+    for different types at once, one entry could be lost, or lead to the code of the other.
+    """
+
     _impl_class = _KernelCacheImpl
+
+    def serve(self, dispatcher: Any) -> None:
+        """Become the dispatcher's cache."""
+        dispatcher._cache = self
+        compile_at_once = dispatcher.compile
+
+        def compile_in_turn(signature: Any) -> Any:
+            # Another thread must not meet this call's turn. A kernel may reach itself through another one.
+            with global_compiler_lock, contextlib.ExitStack() as turn:
+                self._turns.append(turn)
+                turn.callback(self._turns.pop)
+                return compile_at_once(signature)
+
+        self._turns: list[contextlib.ExitStack] = []
+        dispatcher.compile = compile_in_turn
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """What the disk has for these types; nothing only after waiting for our turn to compile it."""
+        found = super().load_overload(sig, target_context)  # type: ignore[no-untyped-call]
+        if found is None:
+            # Where nobody can lock, or the other one never ends, compiling twice is better than not at all.
+            with contextlib.suppress(OSError):
+                self._turns[-1].enter_context(self._lock)
+            found = super().load_overload(sig, target_context)  # type: ignore[no-untyped-call]
+        return found
+
+    @functools.cached_property
+    def _lock(self) -> FileLock:
+        from filelock import FileLock
+
+        self._impl.locator.ensure_cache_path()
+        return FileLock(Path(self.cache_path, f"{self._impl.filename_base}.lock"), timeout=_PATIENCE)
 
 
 @functools.cache
