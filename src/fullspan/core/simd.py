@@ -263,6 +263,27 @@ gather_float32 = _gather(FLOAT32, "f32", "16 float32, each from the place plus i
 
 
 @_intrinsic
+def scatter_where(typing_context: Any, place: Any, offsets: Any, vector: Any, mask: Any) -> Any:
+    """Write the int32 that the mask has, each to the place plus its offset in bytes."""
+    if offsets != INT32 or vector != INT32 or mask != MASK:
+        return None
+
+    def generate(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
+        place_, lanes, value, chosen = arguments
+        one = ir.Constant(_I32, 1)
+        if HAS_AVX512:
+            name = "llvm.x86.avx512.mask.scatter.dpi.512"
+            _call(builder, name, ir.VoidType(), _pointer(builder, place_, _I8), chosen, lanes, value, one)
+        else:
+            wide = builder.add(_splat(builder, place_), builder.sext(lanes, _lanes_of(_I64)))
+            pointers = builder.inttoptr(wide, _lanes_of(_I8.as_pointer()))
+            _call(builder, "llvm.masked.scatter.v16i32.v16p0", ir.VoidType(), value, pointers, one, chosen)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, offsets, vector, mask), generate
+
+
+@_intrinsic
 def compress(typing_context: Any, vector: Any, mask: Any) -> Any:
     """The lanes that the mask has, moved to the front in their order; zero after them."""
     if vector != INT32 or mask != MASK:
@@ -297,6 +318,32 @@ def select(typing_context: Any, mask: Any, yes: Any, no: Any) -> Any:
     if mask != MASK or yes != no or yes not in (INT32, FLOAT32):
         return None
     return yes(mask, yes, no), lambda context, builder, sig, arguments: builder.select(*arguments)
+
+
+@_intrinsic
+def bytes_above(typing_context: Any, place: Any, limit: Any) -> Any:
+    """Which of the next 64 bytes are above a limit: an int64 whose lowest bit is that of the first."""
+
+    def generate(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
+        kind = ir.VectorType(_I8, 64)
+        found = builder.load(_pointer(builder, arguments[0], kind))
+        found.align = 1
+        low = builder.trunc(arguments[1], _I8)
+        first = builder.insert_element(ir.Constant(kind, ir.Undefined), low, ir.Constant(_I32, 0))
+        limits = builder.shuffle_vector(first, first, ir.Constant(ir.VectorType(_I32, 64), [0] * 64))
+        return builder.bitcast(builder.icmp_unsigned(">", found, limits), _I64)
+
+    return types.int64(types.int64, types.int64), generate
+
+
+@_intrinsic
+def mask_of_bits(typing_context: Any, bits: Any) -> Any:
+    """The mask that has the lanes of the 16 lowest bits."""
+
+    def generate(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
+        return builder.bitcast(builder.trunc(arguments[0], ir.IntType(LANES)), _lanes_of(_I1))
+
+    return MASK(types.int64), generate
 
 
 @_intrinsic

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fullspan.core.threads import Crew
+from fullspan.estimators.binning import ends_of
 from fullspan.estimators.boosting._predict_kernels import CHILD_BITS, LANE_BITS, add_margins_of_codes
 
 if TYPE_CHECKING:
@@ -30,10 +31,12 @@ class PackedTrees:
 
     table: np.ndarray
     lanes: np.ndarray
+    n_lanes: int
     nodes: np.ndarray
     sets: np.ndarray
     values: np.ndarray
     starts: np.ndarray
+    depths: np.ndarray
     groups: np.ndarray
 
     def add_margins(self, X: np.ndarray, out: np.ndarray, n_threads: int | None = None) -> None:
@@ -50,12 +53,15 @@ class PackedTrees:
             crew.run(
                 add_margins_of_codes,
                 X,
+                ends_of(self.table),
                 self.table,
                 self.lanes,
+                self.n_lanes,
                 self.nodes,
                 self.sets,
                 self.values,
                 self.starts,
+                self.depths,
                 self.groups,
                 _UNKNOWN,
                 out,
@@ -83,7 +89,7 @@ def pack(ensemble: TreeEnsemble, first_tree: int = 0, last_tree: int | None = No
     asked = _lanes_asked(ensemble, part, inner, categories)
     if asked is None:
         return None
-    table, lanes, lane, code = asked
+    table, lanes, n_lanes, lane, code = asked
     n_nodes = len(left)
     target = root + number
     child = np.where(inner, number[np.where(inner, root + left, 0)], number)
@@ -98,7 +104,24 @@ def pack(ensemble: TreeEnsemble, first_tree: int = 0, last_tree: int | None = No
         sets = np.zeros((n_nodes, 8), dtype=np.int32)
         sets[target] = _sets_of_nodes(ensemble, part, inner, categories, code, table, lane)
     groups = ensemble.tree_group[first_tree:last_tree]
-    return PackedTrees(table, lanes, nodes.view(np.int32), sets, values, start - start[0], groups)
+    depths = _depths(np.where(inner, root + left, -1), right - left, start - start[0], tree_of_node)
+    words = nodes.view(np.int32)
+    return PackedTrees(table, lanes, n_lanes, words, sets, values, start - start[0], depths, groups)
+
+
+def _depths(left: np.ndarray, beside: np.ndarray, start: np.ndarray, tree_of_node: np.ndarray) -> np.ndarray:
+    """How many steps it is from each tree's root to its lowest leaf: int32 [trees].
+
+    left counts from the first tree's root, -1 at leaves; the right child is `beside` it.
+    """
+    depths = np.zeros(len(start) - 1, dtype=np.int32)
+    at, depth = start[:-1], 0
+    while len(at := at[left[at] >= 0]):
+        depth += 1
+        depths[tree_of_node[at]] = depth
+        children = left[at]
+        at = np.concatenate([children, children + beside[at]])
+    return depths
 
 
 def _paired_numbers(left: np.ndarray, right: np.ndarray, inner: np.ndarray, root: np.ndarray) -> np.ndarray:
@@ -117,8 +140,8 @@ def _paired_numbers(left: np.ndarray, right: np.ndarray, inner: np.ndarray, root
 
 def _lanes_asked(
     ensemble: TreeEnsemble, part: slice, inner: np.ndarray, categories: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray] | None:
-    """The kernel's table and lanes; which lane each node looks at, and the largest code that goes left."""
+) -> tuple[np.ndarray, np.ndarray, int, np.ndarray, np.ndarray] | None:
+    """The kernel's table, lanes and how many of them are in use; each node's lane and largest code that goes left."""
     feature, threshold = ensemble.feature[part], ensemble.threshold[part]
     default_left = ensemble.default_left[part]
     lane, code = (np.zeros(len(feature), dtype=np.int64) for _ in range(2))
@@ -128,7 +151,9 @@ def _lanes_asked(
     order = np.flatnonzero(inner)
     if len(order) == 0:
         return None
-    order = order[np.argsort(key[order], kind="stable")]
+    # By key, and by threshold within it: one integer that sorts as the two.
+    bits = threshold[order].view(np.int32)
+    order = order[np.argsort((key[order] << 32) + (bits ^ ((bits >> 31) & 0x7FFFFFFF)))]
     kinds, starts = np.unique(key[order], return_index=True)
     for kind, nodes in zip(kinds.tolist(), np.split(order, starts[1:]), strict=True):
         at, way = divmod(kind, 3)
@@ -138,16 +163,18 @@ def _lanes_asked(
                 return None
             lane[nodes] = len(entries)
             entries.append(known.astype(np.float32))
-            facts.append((4 * at, True, _MISSING))
+            facts.append((at, True, _MISSING))
             continue
-        distinct, place = np.unique(threshold[nodes], return_inverse=True)
+        ascending = threshold[nodes]
+        is_new = np.concatenate([[True], ascending[1:] != ascending[:-1]])
+        distinct, place = ascending[is_new], np.cumsum(is_new) - 1
         lane[nodes] = len(entries) + place // _MOST_THRESHOLDS
         code[nodes] = place % _MOST_THRESHOLDS
         for first in range(0, len(distinct), _MOST_THRESHOLDS):
             # A value reaches a threshold when it is above the number before it.
             reached = np.nextafter(distinct[first : first + _MOST_THRESHOLDS], np.float32(-np.inf))
             entries.append(reached)
-            facts.append((4 * at, False, 0 if way else _MISSING))
+            facts.append((at, False, 0 if way else _MISSING))
     n_groups = max(-(-len(entries) // 16), 1)
     if 16 * n_groups > 2**LANE_BITS:
         return None
@@ -156,7 +183,7 @@ def _lanes_asked(
     for index, (values, fact) in enumerate(zip(entries, facts, strict=True)):
         table[index // 16, index % 16, : len(values)] = values
         lanes[index // 16, :, index % 16] = fact
-    return table, lanes, lane, code
+    return table, lanes, len(entries), lane, code
 
 
 def _known_categories(ensemble: TreeEnsemble, part: slice, nodes: np.ndarray) -> np.ndarray:
