@@ -141,7 +141,7 @@ def _paired_numbers(left: np.ndarray, right: np.ndarray, inner: np.ndarray, root
 def _lanes_asked(
     ensemble: TreeEnsemble, part: slice, inner: np.ndarray, categories: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, int, np.ndarray, np.ndarray] | None:
-    """The kernel's table, lanes and how many of them are in use; each node's lane and largest code that goes left."""
+    """The kernel's table, lanes and how many it has; each node's lane and largest code that goes left."""
     feature, threshold = ensemble.feature[part], ensemble.threshold[part]
     default_left = ensemble.default_left[part]
     lane, code = (np.zeros(len(feature), dtype=np.int64) for _ in range(2))
