@@ -255,7 +255,7 @@ def test_a_crowded_machine_gets_one_thread_and_the_same_trees(monkeypatch: pytes
             tree, _ = grower.grow(g, h, round_)
             for name, value in vars(expected[round_]).items():
                 assert getattr(tree, name).tobytes() == value.tobytes()
-    assert threads == [3] + [1] * 8 + [3] + [1] * 2
+    assert threads == [3] + [1] + [3] + [1] * 2 + [3] + [1] * 4 + [3] + [1]
 
 
 def test_leaf_values_come_from_unrounded_sums() -> None:

@@ -111,10 +111,11 @@ def part_by_cut(
 
     A code c goes left if ``(c + turn) % 256 <= last``: with turn 1 a missing value is below all others.
 
-    codes : address of the split feature's code of row 0; those of other rows are ``1 << stride_bits`` apart.
+    codes : address of the split feature's code of row 0; those of other rows are ``1 << stride_bits`` apart
+    spare : int32, where rows that go right are put aside
     Returns how many go left.
     """
-    start, aside = address(order) + 4 * first, address(spare) + 4 * first
+    start, aside = address(order) + 4 * first, address(spare)
     n_left = n_right = 0
     shift, turn_, last_ = np.int32(stride_bits), np.int32(turn), np.int32(last)
     for i in range(0, n, 16):
@@ -129,7 +130,7 @@ def part_by_cut(
 def part_by_table(codes: int, stride_bits: int, order: Any, first: int, n: int, spare: Any, left: Any) -> int:
     """The same by a table: int32 [256], one where a code goes left."""
     table = address(left)
-    start, aside = address(order) + 4 * first, address(spare) + 4 * first
+    start, aside = address(order) + 4 * first, address(spare)
     n_left = n_right = 0
     shift = np.int32(stride_bits)
     for i in range(0, n, 16):
@@ -170,7 +171,7 @@ def _part_lanes(
 def _bring_back(order: Any, spare: Any, first: int, n_left: int, n_right: int) -> None:
     """Put the rows on the right behind those on the left."""
     for i in range(n_right):
-        order[first + n_left + i] = spare[first + i]
+        order[first + n_left + i] = spare[i]
 
 
 @helper(counts_references=False)
@@ -184,7 +185,7 @@ def part_rows(block: Any, feature: int, order: Any, first: int, n: int, spare: A
         row = order[i]
         goes_left = left[block[np.uint64(row), feature]]
         order[first + n_left] = row
-        spare[first + n_right] = row
+        spare[n_right] = row
         n_left += goes_left
         n_right += 1 - goes_left
     _bring_back(order, spare, first, n_left, n_right)

@@ -65,8 +65,8 @@ _COLUMNS_PART = 2
 _FEW_VALUES = 2**19
 _PADDING = 64  # rows: what is read ahead, and written beside
 # A tree that takes so many seconds, in which threads had less than that part of their cores, shows that the
-# machine is crowded; so many trees are then grown by one thread.
-_LONG_ENOUGH, _CROWDED, _TREES_ALONE = 0.02, 0.6, 8
+# machine is crowded. The next tree is then grown by one thread; twice as many each time that this goes on.
+_LONG_ENOUGH, _CROWDED, _MOST_ALONE = 0.02, 0.6, 8
 
 
 class HistGrower:
@@ -102,7 +102,7 @@ class HistGrower:
         self.vector = HAS_AVX512 and self.n < _MOST_ROWS_OF_VECTORS
         self.order = np.zeros(self.n + (self.crew.n_threads + 2) * _PADDING, dtype=np.int32)
         self._room: Room | None = None
-        self._most_threads, self._trees_alone = self.crew.n_threads, 0
+        self._most_threads, self._trees_alone, self._next_alone = self.crew.n_threads, 0, 1
         n_columns = -(-binner.n_features // _COLUMNS_PART) if self.vector else 0
         self.columns = np.zeros((n_columns, self.n + _PADDING), dtype=np.uint8)
         self.column_of = np.full(binner.n_features, -1, dtype=np.int64)
@@ -277,7 +277,10 @@ class HistGrower:
             if not self._trees_alone:
                 self.crew.n_threads = self._most_threads
         elif self.crew.n_threads > 1 and wall > _LONG_ENOUGH and used < _CROWDED * self.crew.n_threads * wall:
-            self.crew.n_threads, self._trees_alone = 1, _TREES_ALONE
+            self.crew.n_threads, self._trees_alone = 1, self._next_alone
+            self._next_alone = min(2 * self._next_alone, _MOST_ALONE)
+        else:
+            self._next_alone = 1
 
     def _working_room(self, most_leaves: int) -> Room:
         """Room for histograms: one for each leaf that waits, or fewer, and then some are built again."""

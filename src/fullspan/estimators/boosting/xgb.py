@@ -156,8 +156,10 @@ class XGBClassifier(ClassifierMixin, XGBModel):  # type: ignore[misc]
     def _target(self, y: Any, reset: bool) -> Array:
         labels = check_array(y, ensure_2d=False, dtype=None, input_name="y")
         if reset:
-            check_classification_targets(y)
-            self._multilabel = type_of_target(y) == "multilabel-indicator"
+            # A column is of the kind of its distinct values, which are fewer.
+            kinds = np.unique(labels) if labels.ndim == 1 else y
+            check_classification_targets(kinds)
+            self._multilabel = type_of_target(kinds) == "multilabel-indicator"
         if self._multilabel:
             if reset:
                 self.classes_, self.n_classes_ = np.array([0, 1]), 2
@@ -165,8 +167,10 @@ class XGBClassifier(ClassifierMixin, XGBModel):  # type: ignore[misc]
             return np.asarray(labels, np.float32)
         labels = column_or_1d(labels, warn=True)
         if reset:
-            self.classes_ = np.unique(labels)
+            self.classes_ = np.unique(kinds)
             self.n_classes_ = len(self.classes_)
+            if np.array_equal(self.classes_, np.arange(self.n_classes_)):
+                return np.asarray(labels[:, None], np.float32)
         codes = np.minimum(np.searchsorted(self.classes_, labels), len(self.classes_) - 1)
         if not np.array_equal(self.classes_[codes], labels):
             strange = labels[self.classes_[codes] != labels].tolist()[0]
