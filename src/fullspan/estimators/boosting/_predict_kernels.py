@@ -148,7 +148,7 @@ def _walk(n_rows: int, depth: int, codes: int, nodes: int, sets: int, waiting: i
 
 
 @helper()
-def _settle(numbers: int, kept: int, rows: Any, before: Any, at: Any, there: Any, leaves: int) -> int:
+def _settle(numbers: int, kept: int, rows: Any, before: Any, at: Any, there: Any, leaves: int) -> Any:
     """Note where 16 rows are, and keep those that moved among the waiting; gives how many wait."""
     scatter_where(leaves, rows << _WORD, at, there)
     moved = (at != before) & there
