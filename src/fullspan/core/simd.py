@@ -452,6 +452,19 @@ def largest(typing_context: Any, vector: Any) -> Any:
 
 
 @_intrinsic
+def lanes_sum(typing_context: Any, vector: Any) -> Any:
+    """The sum of the 16 numbers, which may be larger than an int32."""
+    if vector != INT32:
+        return None
+
+    def generate(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
+        wide = builder.sext(arguments[0], _lanes_of(_I64))
+        return _call(builder, "llvm.vector.reduce.add.v16i64", _I64, wide)
+
+    return types.int64(vector), generate
+
+
+@_intrinsic
 def first_lane(typing_context: Any, mask: Any) -> Any:
     """The first lane that a mask has; 16 if it has none."""
     if mask != MASK:

@@ -21,6 +21,7 @@ from fullspan.core.simd import (
     floor,
     gather_float32,
     lane_numbers,
+    lanes_sum,
     largest,
     load_float32,
     magnitude,
@@ -111,7 +112,6 @@ def survey(thread: int, n_threads: int, source: Any, finer: Any, out: Any) -> No
     """
     zero = spread_float32(_ZERO)
     nothing, one = to_int32(zero), to_int32(spread_float32(_ONE))
-    room = np.empty(16, np.int32)
     n, mine = len(source.first), out[thread]
     for first in range(thread * ROW_CHUNK, n, n_threads * ROW_CHUNK):
         sum_g = sum_h = square_g = square_h = broken = nothing
@@ -123,21 +123,11 @@ def survey(thread: int, n_threads: int, source: Any, finer: Any, out: Any) -> No
             sum_g, sum_h = sum_g + g_, sum_h + h_
             g_, h_ = g_ >> np.int32(10), h_ >> np.int32(10)
             square_g, square_h = square_g + g_ * g_, square_h + h_ * h_
-        mine[0] += _lanes_sum(sum_g, room)
-        mine[1] += _lanes_sum(sum_h, room)
-        mine[2] += _lanes_sum(square_g, room)
-        mine[3] += _lanes_sum(square_h, room)
-        mine[4] += _lanes_sum(broken, room)
-
-
-@helper(counts_references=False)
-def _lanes_sum(vector: Any, room: Any) -> Any:
-    """The sum of the lanes."""
-    store(address(room), vector)
-    total = np.int64(0)
-    for lane in range(16):
-        total += room[lane]
-    return total
+        mine[0] += lanes_sum(sum_g)
+        mine[1] += lanes_sum(sum_h)
+        mine[2] += lanes_sum(square_g)
+        mine[3] += lanes_sum(square_h)
+        mine[4] += lanes_sum(broken)
 
 
 @helper(counts_references=False)
@@ -205,7 +195,7 @@ def quantise(
                 else:
                     for lane in range(n - i):
                         blocks[block, i + lane, 7] = np.uint16(words[lane])
-        total += (_lanes_sum(sum_g, words) << _SHIFT) + _lanes_sum(sum_h, words)
+        total += (lanes_sum(sum_g) << _SHIFT) + lanes_sum(sum_h)
     out_sums[thread] = total
 
 
