@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -11,7 +12,8 @@ from transformers.generation import logits_process as theirs
 import fullspan
 from fullspan.decoding.generation import Answer, generate
 from fullspan.decoding.options import GenerationOptions, Sampling
-from fullspan.decoding.sampling import keep_min_p, keep_top_k, keep_top_p, penalise_repetition, process
+from fullspan.decoding.sampler import Sampler, row_generator
+from fullspan.decoding.sampling import Row, add_bias, distribution, draw, penalise_counts
 from fullspan.decoding.stopping import AnswerText
 from fullspan.models.llama import Llama, LlamaConfig
 
@@ -21,46 +23,84 @@ from fullspan.models.llama import Llama, LlamaConfig
 @pytest.fixture(params=[0, 1, 2])
 def logits(request) -> torch.Tensor:
     generator = torch.Generator().manual_seed(request.param)
-    return torch.randn(5, 300, generator=generator) * 4
+    return torch.randn(5, 3000, generator=generator) * 4
 
 
-@pytest.mark.parametrize("k", [1, 2, 50, 299, 300, 1000])
+IDS = torch.randint(0, 3000, (5, 40), generator=torch.Generator().manual_seed(3))
+
+
+def check(
+    logits: torch.Tensor, options: Sampling, processors: list, counts: np.ndarray | None = None
+) -> None:
+    """Their processors one after the other, against our distribution of each row."""
+    expected = LogitsProcessorList(processors)(IDS, logits.clone()).softmax(-1)
+    for row, seen, theirs_ in zip(logits.numpy(), IDS.numpy(), expected.double().numpy(), strict=True):
+        ours_ = distribution(row, options, Row(seen=np.unique(seen), counts=counts))
+        assert np.array_equal(ours_ > 0, theirs_ > 0)
+        # both are sums of 3,000 exponentials in float32
+        np.testing.assert_allclose(ours_, theirs_, rtol=2e-5, atol=0)
+
+
+@pytest.mark.parametrize("k", [1, 2, 50, 2999, 3000, 5000])
 def test_top_k(logits, k):
-    assert torch.equal(keep_top_k(logits, k), theirs.TopKLogitsWarper(k)(None, logits))
+    check(logits, Sampling(temperature=1, top_k=k), [theirs.TopKLogitsWarper(k)])
 
 
 @pytest.mark.parametrize("p", [1e-6, 0.1, 0.5, 0.9, 0.999, 1.0])
 def test_top_p(logits, p):
-    assert torch.equal(keep_top_p(logits, p), theirs.TopPLogitsWarper(p)(None, logits))
+    check(logits, Sampling(temperature=1, top_p=p), [theirs.TopPLogitsWarper(p)])
 
 
 @pytest.mark.parametrize("p", [0.0, 0.01, 0.3, 1.0])
 def test_min_p(logits, p):
-    assert torch.equal(keep_min_p(logits, p), theirs.MinPLogitsWarper(p)(None, logits))
+    check(logits, Sampling(temperature=1, min_p=p), [theirs.MinPLogitsWarper(p)])
+
+
+@pytest.mark.parametrize("p", [0.01, 0.2, 0.5, 0.9, 0.99])
+@pytest.mark.parametrize("scale", [0.05, 1.0, 3.0])  # nearly flat to nearly certain
+def test_typical(logits, p, scale):
+    check(logits * scale, Sampling(temperature=1, typical_p=p), [theirs.TypicalLogitsWarper(p)])
 
 
 @pytest.mark.parametrize("penalty", [0.5, 1.2, 3.0])
 def test_repetition_penalty(logits, penalty):
-    ids = torch.randint(0, 300, (5, 40), generator=torch.Generator().manual_seed(3))
-    seen = torch.zeros_like(logits, dtype=torch.bool).scatter_(1, ids, True)
-    expected = theirs.RepetitionPenaltyLogitsProcessor(penalty)(ids, logits)
-    assert torch.equal(penalise_repetition(logits, seen, penalty), expected)
+    options = Sampling(temperature=1, repetition_penalty=penalty)
+    check(logits, options, [theirs.RepetitionPenaltyLogitsProcessor(penalty)])
+
+
+def test_logit_bias(logits):
+    """Theirs biases sequences, of one token here."""
+    bias = {7: -5.0, 123: 4.5, 2999: -100.0}
+    named = {(token,): value for token, value in bias.items()}
+    expected = theirs.SequenceBiasLogitsProcessor(named)(IDS, logits.clone())
+    for row, theirs_ in zip(logits.numpy(), expected.numpy(), strict=True):
+        assert np.array_equal(add_bias(row, np.array(list(bias)), np.float32(list(bias.values()))), theirs_)
+
+
+def test_presence_and_frequency_penalty(logits):
+    """OpenAI's formula: mu[j] -> mu[j] - c[j] * alpha_frequency - float(c[j] > 0) * alpha_presence."""
+    counts = np.bincount(IDS[0].numpy() % 30, minlength=3000).astype(np.int32)
+    mu = logits[0].numpy()
+    expected = mu - counts * np.float32(0.7) - (counts > 0) * np.float32(-1.5)
+    # one float32 rounding apart
+    np.testing.assert_allclose(penalise_counts(mu, counts, -1.5, 0.7), expected, rtol=0, atol=2e-6)
+    assert counts.max() > 1
 
 
 def test_all_processors_in_their_order(logits):
-    ids = torch.randint(0, 300, (5, 40), generator=torch.Generator().manual_seed(4))
-    seen = torch.zeros_like(logits, dtype=torch.bool).scatter_(1, ids, True)
-    options = Sampling(temperature=0.7, top_k=20, top_p=0.8, min_p=0.02, repetition_penalty=1.3)
-    expected = LogitsProcessorList(
+    """A repetition penalty, temperature and all truncations; each changes what the next one sees."""
+    check(
+        logits,
+        Sampling(temperature=0.7, top_k=20, top_p=0.8, min_p=0.02, typical_p=0.7, repetition_penalty=1.3),
         [
             theirs.RepetitionPenaltyLogitsProcessor(1.3),
             theirs.TemperatureLogitsWarper(0.7),
             theirs.TopKLogitsWarper(20),
             theirs.TopPLogitsWarper(0.8),
             theirs.MinPLogitsWarper(0.02),
-        ]
-    )(ids, logits)
-    assert torch.equal(process(logits, options, seen), expected)
+            theirs.TypicalLogitsWarper(0.7),
+        ],
+    )
 
 
 # The loop, on a tiny random model -----------------------------------------------------------------
@@ -103,10 +143,14 @@ PROMPTS = [[1, 2, 3], [40, 41, 42, 43, 44, 45, 46, 47], [9], [20, 30, 20, 30, 20
 END = frozenset({5, 6})
 
 
+def sampler(seed: int, prompt: list[int], options: GenerationOptions) -> Sampler:
+    return Sampler(options, row_generator(seed), prompt_ids=prompt, vocab_size=97)
+
+
 def ours(model: Llama, prompts, n_logprobs=None, **options) -> list[Answer]:
     chosen = GenerationOptions(**options)
     answers = [
-        Answer(prompt, AnswerText(Ids()), torch.Generator().manual_seed((chosen.seed or 0) + row))
+        Answer(prompt, AnswerText(Ids()), sampler((chosen.seed or 0) + row, prompt, chosen))
         for row, prompt in enumerate(prompts)
     ]
     list(generate(model, answers, chosen, end_ids=END, n_logprobs=n_logprobs))
@@ -135,24 +179,48 @@ def test_greedy_one_by_one_and_in_a_batch(tiny, penalty):
     assert len({len(ids) for ids in expected}) > 1 or penalty != 1.0, "some rows must leave the batch early"
 
 
+class Draw(transformers.LogitsProcessor):
+    """Our draw for theirs: leaves the drawn token alone, from the logits that their processors made."""
+
+    def __init__(self, seed: int) -> None:
+        self.generator = row_generator(seed)
+
+    def __call__(self, input_ids, scores):
+        token = draw(scores[0].double().softmax(-1).numpy(), self.generator.random())
+        return torch.full_like(scores, -torch.inf).index_fill_(1, torch.tensor([token]), 0.0)
+
+
 @pytest.mark.parametrize(
     ("options", "theirs_"),
     [
         ({"temperature": 1.0}, {"top_k": 0}),
         ({"temperature": 0.7, "top_k": 10}, {"temperature": 0.7, "top_k": 10}),
         (
-            {"temperature": 1.3, "top_p": 0.9, "min_p": 0.01, "repetition_penalty": 1.2},
-            {"temperature": 1.3, "top_k": 0, "top_p": 0.9, "min_p": 0.01, "repetition_penalty": 1.2},
+            {"temperature": 1.3, "top_p": 0.9, "min_p": 0.01, "typical_p": 0.8, "repetition_penalty": 1.2},
+            {
+                "temperature": 1.3,
+                "top_k": 0,
+                "top_p": 0.9,
+                "min_p": 0.01,
+                "typical_p": 0.8,
+                "repetition_penalty": 1.2,
+            },
         ),
     ],
 )
-def test_the_same_seed_draws_the_same_tokens(tiny, options, theirs_):
+def test_the_same_uniforms_draw_the_same_tokens(tiny, options, theirs_, monkeypatch):
+    """Their loop and processors with our draw put last, prompt by prompt, against our batch."""
     model, reference = tiny
     together = ours(model, PROMPTS, max_tokens=15, seed=100, **options)
+    list_of = reference._get_logits_processor
     for row, prompt in enumerate(PROMPTS):
-        with torch.random.fork_rng():
-            torch.manual_seed(100 + row)
-            expected = reference_ids(reference, prompt, do_sample=True, max_new_tokens=15, **theirs_)
+        last = Draw(100 + row)
+        monkeypatch.setattr(
+            reference,
+            "_get_logits_processor",
+            lambda *args, last=last, **kwargs: LogitsProcessorList([*list_of(*args, **kwargs), last]),
+        )
+        expected = reference_ids(reference, prompt, do_sample=True, max_new_tokens=15, **theirs_)
         assert ours(model, [prompt], max_tokens=15, seed=100 + row, **options)[0].token_ids == expected
         assert together[row].token_ids == expected
 
@@ -177,8 +245,8 @@ def test_logprobs(tiny):
             # float32 sums in another order
             assert recorded.logprob == pytest.approx(expected[recorded.token_id].item(), abs=1e-4)
             top = expected.topk(3)
-            assert [token for token, _ in recorded.top] == top.indices.tolist()
-            assert [value for _, value in recorded.top] == pytest.approx(top.values.tolist(), abs=1e-4)
+            assert [each.token_id for each in recorded.top] == top.indices.tolist()
+            assert [each.logprob for each in recorded.top] == pytest.approx(top.values.tolist(), abs=1e-4)
 
 
 def test_long_prompts_are_read_in_chunks(tiny, monkeypatch):

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+import functools
+
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fullspan.decoding.stopping import AnswerText
+from fullspan.models.tokenizers import load_tokenizer
+from fullspan.text.tokenizer import Tokenizer
 
 
 class Pieces:
@@ -54,6 +58,44 @@ def test_streamed_text_ends_where_the_whole_text_would(pieces, rest, stop):
     text, stopped = expected("".join(pieces) + rest, stop)
     assert "".join(shown) == answer.text == text
     assert answer.stopped == stopped
+
+
+# Characters of one to four bytes, some of which share their first bytes, and bytes that are none.
+characters = st.sampled_from(["a", "ä", "à", "€", "₭", "🐍", "🐎"]).map(str.encode)
+raw = st.lists(characters | st.sampled_from([b"\xf0\x9f", b"\x80", b"\xc3"]), max_size=8).map(b"".join)
+wide = st.text("aäà€🐍", min_size=1, max_size=3)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(raw, st.lists(wide, max_size=2))
+def test_stop_strings_over_tokens_of_single_bytes(tiny_chat_model, raw, stop):
+    """Every token of this vocabulary is a byte, so stop strings end inside of characters."""
+    tokenizer = _tokenizer(tiny_chat_model)
+    answer = AnswerText(tokenizer.stream(), stop)
+    shown = []
+    for byte in raw:
+        shown.append(answer.push(_token_of(tokenizer)[byte]))
+        if answer.stopped:
+            break
+    else:
+        shown.append(answer.finish())
+    text, stopped = expected(raw.decode(errors="replace"), stop)
+    assert "".join(shown) == answer.text == text
+    assert answer.stopped == stopped
+
+
+_tokenizer = functools.cache(load_tokenizer)
+
+
+@functools.cache
+def _token_of(tokenizer: Tokenizer) -> dict[int, int]:
+    """The token of each byte that the texts above have."""
+    texts = ["a", "ä", "à", "€", "₭", "🐍", "🐎", "Ā"]
+    return {
+        byte: token
+        for text in texts
+        for byte, token in zip(text.encode(), tokenizer.encode(text), strict=True)
+    }
 
 
 @given(st.lists(st.text(max_size=5), max_size=8))

@@ -16,6 +16,7 @@ from fullspan.checkpoints.store import find_model
 from fullspan.core.config import Argument, InputPath
 from fullspan.core.errors import DataError, FullspanError, did_you_mean
 from fullspan.core.files import replacing
+from fullspan.decoding.constraints import grammar_of
 from fullspan.decoding.options import GenerationOptions
 
 if TYPE_CHECKING:
@@ -46,7 +47,9 @@ def command(config: ChatConfig) -> None:
     Without --message, what is typed goes to the model line by line; /help lists the commands. When
     standard input is a file or a pipe, each line of it is a turn.
     """
-    find_model(config.model)  # says that there is none before torch takes its seconds to import
+    # These two say what is wrong before torch takes its seconds to import.
+    find_model(config.model)
+    grammar_of(config)
     from fullspan.decoding.language_model import load
 
     model = load(config.model, adapter=config.adapter)

@@ -12,6 +12,7 @@ from pydantic import Field
 from fullspan.checkpoints.store import find_model
 from fullspan.core.config import Argument, InputPath
 from fullspan.core.errors import ConfigError, DataError
+from fullspan.decoding.constraints import grammar_of
 from fullspan.decoding.options import GenerationOptions
 
 
@@ -25,9 +26,11 @@ class GenerateConfig(GenerationOptions):
         None, description="text to go on from; - or nothing reads standard input"
     )
     adapter: InputPath | None = Field(None, description="folder of a LoRA adapter to add to the model")
-    stream: bool = Field(True, description="show text as it comes")
+    n: int = Field(1, ge=1, description="answers to give; --temperature above 0 makes them differ")
+    stream: bool = Field(True, description="show text as it comes, where there is one answer")
     format: Literal["text", "json"] = Field(
-        "text", description="json: one object with the text, its tokens and the speed"
+        "text",
+        description="json: an object for each answer, on a line, with the text, its tokens and the speed",
     )
     logprobs: int | None = Field(
         None, ge=0, description="with json: log-probabilities, and this many alternatives for each token"
@@ -41,17 +44,20 @@ def command(config: GenerateConfig) -> None:
     prompt = sys.stdin.read() if config.prompt in (None, "-") else config.prompt
     if not prompt:
         raise DataError("the prompt is empty", "give some text to go on from, or pipe it in")
-    find_model(config.model)  # says that there is none before torch takes its seconds to import
+    # These two say what is wrong before torch takes its seconds to import.
+    find_model(config.model)
+    grammar_of(config)
     from fullspan.decoding.language_model import load
 
     model = load(config.model, adapter=config.adapter)
     ids = model.prompt_ids(prompt)
-    if config.format == "json":
-        [result] = model.answer([ids], config, config.logprobs)
-        print(json.dumps({**asdict(result), "tokens_per_second": result.tokens_per_second}))
-    elif config.stream:
+    if config.format == "text" and config.stream and config.n == 1:
         for piece in model.stream_answer(ids, config):
             print(piece, end="", flush=True)
         print()
-    else:
-        print(model.answer([ids], config)[0].text)
+        return
+    for number, result in enumerate(model.answer([ids], config, config.logprobs, n=config.n)):
+        if config.format == "json":
+            print(json.dumps({**asdict(result), "tokens_per_second": result.tokens_per_second}))
+        else:
+            print(("---\n" if number else "") + result.text)

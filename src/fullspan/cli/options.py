@@ -86,7 +86,7 @@ def _is_argument(field: FieldInfo) -> bool:
 
 def _shown_default(field: FieldInfo) -> str:
     default = field.get_default(call_default_factory=False)
-    if field.is_required() or default is None or default in ([], ()):
+    if field.is_required() or default is None or default in ([], (), {}):
         return ""
     if isinstance(default, bool):
         default = "yes" if default else "no"
@@ -100,6 +100,8 @@ def _plain_type(annotation: Any) -> Any:
         return _plain_type(inner[0])
     if origin in (typing.Union, types.UnionType):
         return _plain_type(next(item for item in inner if item is not type(None)))
+    if origin is dict:
+        return list[str]  # pairs, which a validator of the field takes apart
     if origin in (list, tuple):
         return list[_plain_type(inner[0])]  # type: ignore[misc]
     if origin is Literal or annotation in (str, int, float, bool, Path):

@@ -6,15 +6,16 @@ Shapes: B rows still being answered, T tokens, V vocab_size.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from fullspan.core.errors import CheckpointError, DataError
+from fullspan.core.errors import DataError
+from fullspan.decoding.logprobs import TokenLogprob, token_logprob
 from fullspan.decoding.options import GenerationOptions
-from fullspan.decoding.sampling import draw, process
+from fullspan.decoding.sampler import Sampler
 from fullspan.decoding.stopping import AnswerText
 from fullspan.models.llama import Llama
 from fullspan.nn.kv_cache import KVCache
@@ -22,24 +23,6 @@ from fullspan.nn.kv_cache import KVCache
 # Tokens, over all rows, that pass through the model at once while it reads prompts: bounds the
 # memory of long prompts, and is enough to keep the cores busy.
 _PREFILL_TOKENS = 4096
-
-
-@dataclass(frozen=True)
-class TokenLogprob:
-    """How likely the model found a token, before penalties, temperature and truncation.
-
-    Attributes
-    ----------
-    token_id : int
-    logprob : float
-        Natural logarithm of the probability.
-    top : tuple of (int, float)
-        The most likely tokens and their log-probabilities, most likely first.
-    """
-
-    token_id: int
-    logprob: float
-    top: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(eq=False)
@@ -50,22 +33,25 @@ class Answer:
     ----------
     prompt_ids : list of int
     text : AnswerText
-    generator : torch.Generator
-        The row's own randomness.
+    sampler : Sampler
+        Chooses the row's tokens, from its own randomness, history and constraint.
+    token_text : callable
+        From a token to its text, for log-probabilities.
     limit : int
         Most tokens to generate; set when the batch starts.
     token_ids : list of int
         What was generated, the closing end-of-turn token included.
     logprobs : list of TokenLogprob
     finish_reason : {"stop", "length"} or None
-        "stop" for an end token or a stop string; None while growing.
+        "stop" for an end token, a stop string or the end of a constraint; None while growing.
     seconds : float
         From the start of the batch to this row's last token.
     """
 
     prompt_ids: list[int]
     text: AnswerText
-    generator: torch.Generator
+    sampler: Sampler
+    token_text: Callable[[int], str] = str
     limit: int = 0
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[TokenLogprob] = field(default_factory=list)
@@ -79,8 +65,12 @@ class Answer:
             self.finish_reason = "stop"
             return self.text.finish()
         piece = self.text.push(token)
+        self.sampler.accept(token)
         if self.text.stopped:
             self.finish_reason = "stop"
+        elif self.sampler.finished:
+            self.finish_reason = "stop"
+            piece += self.text.finish()
         elif len(self.token_ids) >= self.limit:
             self.finish_reason = "length"
             piece += self.text.finish()
@@ -117,7 +107,7 @@ def generate(
     Raises
     ------
     DataError
-        If a prompt is empty or leaves no room for an answer.
+        If a prompt is empty or leaves no room for an answer, or no token fits the constraint any more.
     CheckpointError
         If the model computes what is no number.
     """
@@ -130,28 +120,23 @@ def generate(
     longest = max(len(answer.prompt_ids) for answer in live)
     cache = model.new_cache(min(longest + options.max_tokens, context))
     logits = _prefill(model, [answer.prompt_ids for answer in live], cache)  # [B, V]
-    seen = _seen(live, logits) if options.repetition_penalty != 1 else None
     while True:
-        _check_finite(logits)
-        tokens = draw(process(logits, options, seen), options, [answer.generator for answer in live])  # [B]
-        if n_logprobs is not None:
-            _record(live, logits, tokens, n_logprobs)
-        for answer, token in zip(live, tokens.tolist(), strict=True):
+        rows = logits.cpu().numpy()
+        tokens = [answer.sampler.choose(row) for answer, row in zip(live, rows, strict=True)]
+        for answer, row, token in zip(live, rows, tokens, strict=True):
+            if n_logprobs is not None:
+                answer.logprobs.append(token_logprob(row, token, n_logprobs, answer.token_text))
             piece = answer.accept(token, end_ids)
             answer.seconds = time.perf_counter() - started
             yield answer, piece
-        if seen is not None:
-            seen.scatter_(1, tokens[:, None], True)
         keep = [row for row, answer in enumerate(live) if answer.finish_reason is None]
         if not keep:
             return
         if len(keep) < len(live):
-            live = [live[row] for row in keep]
-            rows = torch.tensor(keep, device=tokens.device)
-            cache.select(rows)
-            tokens = tokens[rows]
-            seen = seen[rows] if seen is not None else None
-        logits = model(tokens[:, None], cache=cache)[:, -1].float()
+            live, tokens = [live[row] for row in keep], [tokens[row] for row in keep]
+            cache.select(torch.tensor(keep, device=logits.device))
+        step = torch.tensor(tokens, device=logits.device)[:, None]
+        logits = model(step, cache=cache)[:, -1].float()
 
 
 def _check_length(n_tokens: int, context: int) -> None:
@@ -165,17 +150,15 @@ def _check_length(n_tokens: int, context: int) -> None:
         )
 
 
-def _check_finite(logits: Tensor) -> None:
-    if not bool(logits.amax(-1).isfinite().all()):  # NaN wins every maximum
-        raise CheckpointError(
-            "the model's logits are not finite, so no token can be chosen",
-            "its weights are broken, or outside the range of the dtype; try dtype=torch.float32",
-        )
-
-
 def _prefill(model: Llama, prompts: Sequence[Sequence[int]], cache: KVCache) -> Tensor:
-    """Read the prompts into the cache; logits [B, V] of what follows each, in float32."""
+    """Read the prompts into the cache, equal ones once; logits [B, V] of what follows each, in float32."""
     device = next(model.parameters()).device
+    places = {prompt: row for row, prompt in enumerate(dict.fromkeys(map(tuple, prompts)))}
+    if len(places) < len(prompts):
+        logits = _prefill(model, list(places), cache)
+        rows = torch.tensor([places[tuple(prompt)] for prompt in prompts], device=device)
+        cache.select(rows)
+        return logits[rows]
     longest = max(len(prompt) for prompt in prompts)
     ids = torch.zeros((len(prompts), longest), dtype=torch.long, device=device)
     mask = torch.zeros_like(ids)
@@ -188,19 +171,3 @@ def _prefill(model: Llama, prompts: Sequence[Sequence[int]], cache: KVCache) -> 
         columns = slice(start, start + step)
         hidden = model.hidden(ids[:, columns], attention_mask=mask[:, columns], cache=cache)
     return model.logits(hidden[:, -1]).float()
-
-
-def _seen(live: Sequence[Answer], logits: Tensor) -> Tensor:
-    seen = torch.zeros_like(logits, dtype=torch.bool)
-    for row, answer in enumerate(live):
-        seen[row, torch.tensor(answer.prompt_ids, device=seen.device)] = True
-    return seen
-
-
-def _record(live: Sequence[Answer], logits: Tensor, tokens: Tensor, n_logprobs: int) -> None:
-    logprobs = logits.log_softmax(-1)
-    chosen = logprobs.gather(1, tokens[:, None])[:, 0].tolist()
-    top = logprobs.topk(min(n_logprobs, logprobs.shape[-1]))
-    rows = zip(live, tokens.tolist(), chosen, top.indices.tolist(), top.values.tolist(), strict=True)
-    for answer, token, logprob, ids, values in rows:
-        answer.logprobs.append(TokenLogprob(token, logprob, tuple(zip(ids, values, strict=True))))

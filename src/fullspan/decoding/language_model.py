@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,8 +14,11 @@ import torch
 from fullspan.checkpoints.store import find_model
 from fullspan.core.device import default_device, default_dtype
 from fullspan.core.errors import ConfigError, DataError
-from fullspan.decoding.generation import Answer, TokenLogprob, generate
+from fullspan.decoding.constraints import Constraint, ConstraintCompiler, grammar_of
+from fullspan.decoding.generation import Answer, generate
+from fullspan.decoding.logprobs import TokenLogprob
 from fullspan.decoding.options import GenerationOptions, Options, options_from
+from fullspan.decoding.sampler import Sampler, row_generator, token_bias
 from fullspan.decoding.scoring import Score, score_tokens
 from fullspan.decoding.stopping import AnswerText
 from fullspan.models.llama import Llama
@@ -40,7 +44,8 @@ class Generation:
     token_ids : tuple of int
         Every generated token, the closing one included.
     finish_reason : {"stop", "length"}
-        "stop": an end token or a stop string; "length": `max_tokens` or the context was reached.
+        "stop": an end token, a stop string or the end of a constraint; "length": `max_tokens` or the context
+        was reached, so what a constraint asked for may be incomplete.
     n_prompt_tokens : int
     seconds : float
         From the start of the batch to this answer's last token.
@@ -84,9 +89,11 @@ class LanguageModel:
     """A model with its tokenizer; `fullspan.load` makes one.
 
     The methods that generate take the options of `fullspan.decoding.options.GenerationOptions` as
-    keywords: max_tokens (256), temperature (0: greedy), top_k, top_p, min_p, repetition_penalty, stop (a
-    string or several) and seed. `logprobs=n` records each token's log-probability and the n most likely
-    alternatives; 0 records the token's alone.
+    keywords: max_tokens (256), temperature (0: greedy), top_k, top_p, min_p, typical_p, repetition_penalty,
+    presence_penalty, frequency_penalty, logit_bias (by token id, or by text that is one token), stop (a
+    string or several), seed, and one of json_schema, regex and grammar. `logprobs=n` records each token's
+    log-probability and the n most likely tokens; 0 records the token's alone. `n=3` gives a list of three
+    answers to each prompt, which differ when sampled; it is flat, a prompt's answers beside each other.
 
     Parameters
     ----------
@@ -109,16 +116,26 @@ class LanguageModel:
 
     @overload
     def generate(  # type: ignore[overload-overlap]  # a str is a sequence of str too
-        self, prompt: str, *, logprobs: int | None = None, **options: Unpack[Options]
+        self, prompt: str, *, n: None = None, logprobs: int | None = None, **options: Unpack[Options]
     ) -> Generation: ...
 
     @overload
     def generate(
-        self, prompt: Sequence[str], *, logprobs: int | None = None, **options: Unpack[Options]
+        self,
+        prompt: str | Sequence[str],
+        *,
+        n: int | None = None,
+        logprobs: int | None = None,
+        **options: Unpack[Options],
     ) -> list[Generation]: ...
 
     def generate(
-        self, prompt: str | Sequence[str], *, logprobs: int | None = None, **options: Unpack[Options]
+        self,
+        prompt: str | Sequence[str],
+        *,
+        n: int | None = None,
+        logprobs: int | None = None,
+        **options: Unpack[Options],
     ) -> Generation | list[Generation]:
         """Go on from a prompt, or from each of several at once.
 
@@ -130,15 +147,16 @@ class LanguageModel:
             If a prompt is empty or longer than the model's context.
         """
         chosen = options_from(options)
-        if isinstance(prompt, str):
-            return self.answer([self.prompt_ids(prompt)], chosen, logprobs)[0]
-        return self.answer([self.prompt_ids(each) for each in prompt], chosen, logprobs)
+        prompts = [prompt] if isinstance(prompt, str) else prompt
+        found = self.answer([self.prompt_ids(each) for each in prompts], chosen, logprobs, n=n or 1)
+        return found[0] if isinstance(prompt, str) and n is None else found
 
     @overload
     def chat(  # type: ignore[overload-overlap]  # as above
         self,
         messages: Conversation,
         *,
+        n: None = None,
         logprobs: int | None = None,
         **options: Unpack[Options],
     ) -> Generation: ...
@@ -146,8 +164,9 @@ class LanguageModel:
     @overload
     def chat(
         self,
-        messages: Sequence[Conversation],
+        messages: Conversation | Sequence[Conversation],
         *,
+        n: int | None = None,
         logprobs: int | None = None,
         **options: Unpack[Options],
     ) -> list[Generation]: ...
@@ -156,6 +175,7 @@ class LanguageModel:
         self,
         messages: Conversation | Sequence[Conversation],
         *,
+        n: int | None = None,
         logprobs: int | None = None,
         **options: Unpack[Options],
     ) -> Generation | list[Generation]:
@@ -174,9 +194,9 @@ class LanguageModel:
             If a conversation is empty, badly formed or longer than the model's context.
         """
         chosen = options_from(options)
-        if _is_batch(messages):
-            return self.answer([self.chat_ids(each) for each in messages], chosen, logprobs)
-        return self.answer([self.chat_ids(cast(Conversation, messages))], chosen, logprobs)[0]
+        batch = messages if _is_batch(messages) else [cast(Conversation, messages)]
+        found = self.answer([self.chat_ids(each) for each in batch], chosen, logprobs, n=n or 1)
+        return found if _is_batch(messages) or n is not None else found[0]
 
     def stream(self, prompt: str, **options: Unpack[Options]) -> Stream:
         """As `generate`, yielding text as it comes."""
@@ -221,11 +241,15 @@ class LanguageModel:
         options: GenerationOptions,
         n_logprobs: int | None = None,
         after_token: Callable[[], None] | None = None,
+        *,
+        n: int = 1,
     ) -> list[Generation]:
-        """Answer prompts that are tokens already, as one batch; `after_token` may show progress."""
+        """Answer prompts of tokens, each `n` times, as one batch; `after_token` may show progress."""
         if n_logprobs is not None and n_logprobs < 0:
             raise ConfigError(f"logprobs must be 0 or more, got {n_logprobs}")
-        answers = self._answers(prompts, options)
+        if n < 1:
+            raise ConfigError(f"n must be 1 or more, got {n}")
+        answers = self._answers(prompts, options, n)
         if answers:
             for _ in generate(self.model, answers, options, end_ids=self._end_ids, n_logprobs=n_logprobs):
                 if after_token is not None:
@@ -234,24 +258,40 @@ class LanguageModel:
 
     def stream_answer(self, prompt: list[int], options: GenerationOptions) -> Stream:
         """Answer one prompt of tokens, text by text."""
-        answers = self._answers([prompt], options)
+        answers = self._answers([prompt], options, 1)
         return Stream(answers[0], generate(self.model, answers, options, end_ids=self._end_ids))
 
     @property
     def _end_ids(self) -> frozenset[int]:
         return frozenset(self.tokenizer.eos_ids)
 
-    def _answers(self, prompts: Sequence[list[int]], options: GenerationOptions) -> list[Answer]:
+    @functools.cached_property
+    def _constraints(self) -> ConstraintCompiler:
+        return ConstraintCompiler(self.tokenizer, self.model.config.vocab_size)
+
+    def _answers(self, prompts: Sequence[list[int]], options: GenerationOptions, n: int) -> list[Answer]:
         # Without a seed the draw still follows torch's own, so that seeding everything once is enough.
         seed = int(torch.randint(2**62, ())) if options.seed is None else options.seed
-        device = next(self.model.parameters()).device
+        vocab_size = self.model.config.vocab_size
+        bias = token_bias(options.logit_bias, self.tokenizer, vocab_size)
+        grammar = grammar_of(options)
+        start: Constraint | None = None if grammar is None else self._constraints.compile(grammar)
         return [
             Answer(
                 prompt_ids=prompt,
                 text=AnswerText(self.tokenizer.stream(), options.stop),
-                generator=torch.Generator(device).manual_seed((seed + row) % 2**63),
+                sampler=Sampler(
+                    options,
+                    row_generator((seed + row) % 2**63, sample),
+                    prompt_ids=prompt,
+                    vocab_size=vocab_size,
+                    bias=bias,
+                    constraint=None if start is None else start.fork(),
+                ),
+                token_text=self.tokenizer.token_text,
             )
             for row, prompt in enumerate(prompts)
+            for sample in range(n)
         ]
 
 

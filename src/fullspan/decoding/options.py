@@ -5,10 +5,11 @@ This module stays free of torch, so that help and wrong options cost no seconds.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, TypedDict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Self, TypedDict
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
 from fullspan.core.config import Config
 
@@ -43,7 +44,35 @@ class Sampling(Config):
     min_p: float | None = Field(
         None, ge=0, le=1, description="sample among tokens at least P times as likely as the most likely one"
     )
+    typical_p: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="sample among the tokens nearest the expected surprise that together have probability P",
+    )
     repetition_penalty: float = Field(1.0, gt=0, description="above 1: tokens seen before become less likely")
+    presence_penalty: float = Field(
+        0.0, ge=-2, le=2, description="taken off the logit of each token that was generated before"
+    )
+    frequency_penalty: float = Field(
+        0.0, ge=-2, le=2, description="taken off a token's logit each time that it was generated before"
+    )
+    logit_bias: dict[int | str, Annotated[float, Field(ge=-100, le=100)]] = Field(
+        {},
+        description="TOKEN=BIAS adds to a token's logit: the token's id, or text that is one token; "
+        "may be given several times",
+    )
+
+    @field_validator("logit_bias", mode="before")
+    @classmethod
+    def _read_pairs(cls, value: Any) -> Any:
+        """The command line's form: pairs of a token and its bias, joined by the last equals sign."""
+        if not isinstance(value, list | tuple):
+            return value
+        pairs = [str(pair).rpartition("=") for pair in value]
+        if not all(token and bias for token, _, bias in pairs):
+            raise ValueError("should be TOKEN=BIAS, such as 42=-100")
+        return {int(token) if token.isdecimal() else token: bias for token, _, bias in pairs}
 
     @property
     def greedy(self) -> bool:
@@ -52,7 +81,7 @@ class Sampling(Config):
 
 
 class GenerationOptions(Sampling):
-    """How the next token is chosen, and when to stop."""
+    """How the next token is chosen, what the answer must look like, and when to stop."""
 
     max_tokens: int = Field(256, ge=1, description="most tokens to generate")
     stop: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
@@ -64,6 +93,22 @@ class GenerationOptions(Sampling):
         lt=2**63,
         description="same seed, same sample; the i-th prompt of a batch draws from seed + i",
     )
+    json_schema: str | dict[str, Any] | None = Field(
+        None, description="the answer is JSON that obeys this schema: a file, or the schema itself from its {"
+    )
+    regex: str | None = Field(
+        None, description="the answer as a whole matches this regular expression (Rust's syntax)"
+    )
+    grammar: Path | str | None = Field(
+        None, description="the answer obeys the grammar of this file: Lark, or GBNF as llama.cpp reads it"
+    )
+
+    @model_validator(mode="after")
+    def _one_constraint(self) -> Self:
+        given = [name for name in ("json_schema", "regex", "grammar") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(given)} are given; an answer obeys one of them")
+        return self
 
 
 class Options(TypedDict, total=False):
@@ -73,14 +118,21 @@ class Options(TypedDict, total=False):
     top_k: int | None
     top_p: float | None
     min_p: float | None
+    typical_p: float | None
     repetition_penalty: float
+    presence_penalty: float
+    frequency_penalty: float
+    logit_bias: Mapping[int | str, float] | Mapping[int, float] | Mapping[str, float] | None
     max_tokens: int
     stop: str | Sequence[str] | None
     seed: int | None
+    json_schema: str | Mapping[str, Any] | None
+    regex: str | None
+    grammar: Path | str | None
 
 
 def options_from(keywords: Options) -> GenerationOptions:
-    """Validate keyword arguments; one stop string may be given bare, and None is no stop string.
+    """Validate keyword arguments; one stop string may be given bare, and None is no stop string and no bias.
 
     Raises
     ------
@@ -94,4 +146,5 @@ def options_from(keywords: Options) -> GenerationOptions:
     """
     stop = keywords.get("stop")
     stops = (stop,) if isinstance(stop, str) else tuple(stop or ())
-    return GenerationOptions.build({**keywords, "stop": stops})
+    bias = keywords.get("logit_bias") or {}
+    return GenerationOptions.build({**keywords, "stop": stops, "logit_bias": bias})

@@ -15,10 +15,11 @@ if TYPE_CHECKING:
 class TextStream:
     """Turns ids into text one by one; the pieces joined equal `Tokenizer.decode` of all ids.
 
-    A character whose bytes are spread over several tokens appears when its last byte is there.
+    A character whose bytes are spread over several tokens appears when its last byte is there. With
+    `at_start` False the ids go on from others, so that a space before the first word stays.
     """
 
-    def __init__(self, tokenizer: Tokenizer, skip_special_tokens: bool) -> None:
+    def __init__(self, tokenizer: Tokenizer, skip_special_tokens: bool, at_start: bool = True) -> None:
         self._tokenizer = tokenizer
         self._skipped = tokenizer.special_ids if skip_special_tokens else frozenset()
         decoder = json.loads(tokenizer.backend.decoder.__getstate__()) if tokenizer.backend.decoder else {}
@@ -30,7 +31,7 @@ class TextStream:
             "ByteFallback",
             "Fuse",
         ]:
-            self._pieces = _SentencePieces(strips_space=len(decoder["decoders"]) > 3)
+            self._pieces = _SentencePieces(strips_space=at_start and len(decoder["decoders"]) > 3)
         else:
             self._pieces = _AnyPieces(tokenizer)
 

@@ -52,6 +52,7 @@ class Tokenizer:
         self.bos_id = bos_id
         self.pad_id = pad_id
         self.chat_template = chat_template
+        self._texts: dict[int, str] = {}
         added = backend.get_added_tokens_decoder()
         self.special_ids = frozenset(index for index, token in added.items() if token.special)
         by_name = (backend.token_to_id(name) for name in _END_OF_TURN)
@@ -123,6 +124,19 @@ class Tokenizer:
         if spelling is None:
             raise DataError(f"the token id {index} is not in the vocabulary of {self.vocab_size} tokens")
         return str(spelling)
+
+    def token_text(self, index: int) -> str:
+        """Text of one token inside an answer; bytes that are no whole character are U+FFFD.
+
+        Raises
+        ------
+        DataError
+            If there is no such token.
+        """
+        if index not in self._texts:
+            stream = TextStream(self, skip_special_tokens=False, at_start=False)
+            self._texts[index] = stream.push(index) + stream.finish()
+        return self._texts[index]
 
     @property
     def bos_token(self) -> str:
