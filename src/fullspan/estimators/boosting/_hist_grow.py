@@ -263,6 +263,60 @@ def _settle(
     return True
 
 
+@helper(counts_references=False)
+def _search_new_leaves(
+    thread: int,
+    n_threads: int,
+    r: Any,
+    f: Any,
+    limits: Any,
+    settings: Any,
+    room: Any,
+    desk: Any,
+    n_leaves: int,
+    small: int,
+    big: int,
+    search_small: bool,
+    search_big: bool,
+    parent_slot: int,
+) -> Any:
+    """Build the histograms of two new leaves that may be split, and find this thread's best splits of them.
+
+    The larger leaf's histogram is what the parent's has left without the smaller one's, where it was kept.
+    Returns the slots of the two histograms, -1 where there is none.
+    """
+    numbers, reals, marks = desk.numbers[thread], desk.reals[thread], desk.marks[thread]
+    shared = room.hist.shape[1] % n_threads != 0
+    derive = search_big and parent_slot >= 0
+    slots = (-1, -1)
+    for child in range(2):
+        leaf = small if child == 0 else big
+        searched = search_small if child == 0 else search_big
+        if not (searched or (child == 0 and derive)):
+            continue
+        n_parted, subtract = 0, -1
+        if child == 1 and derive:
+            slot, subtract = parent_slot, slots[0]
+        else:
+            slot = free_slot(numbers, reals, n_leaves, desk.taken[thread])
+            if shared and child == 1:
+                barrier(room.meeting, thread, n_threads)
+            _build(thread, n_threads, r, room.hist[slot], room.partial, numbers[leaf])
+            if shared:
+                n_parted = numbers[leaf, N_ROWS]
+                barrier(room.meeting, thread, n_threads)
+        slots = (slot, slots[1]) if child == 0 else (slots[0], slot)
+        row = numbers[leaf]
+        choose_features(
+            desk.chosen[thread], f, row[NODE], row[DEPTH], marks[leaf if f.sets.shape[0] > 0 else 0]
+        )
+        _search(
+            thread, n_threads, room, r.width, f, limits, settings, row, reals[leaf],
+            child, slot, subtract, n_parted, searched, desk,
+        )  # fmt: skip
+    return slots
+
+
 @kernel(counts_references=False)
 def grow_tree(
     thread: int,
@@ -299,19 +353,13 @@ def _grow(
     node_of_row: Any,
 ) -> None:
     """`grow_tree` with its records by reference, which compiles faster."""
-    shared = room.hist.shape[1] % n_threads != 0
     numbers, reals, heap, taken = (
         desk.numbers[thread],
         desk.reals[thread],
         desk.heap[thread],
         desk.taken[thread],
     )
-    marks, goes_left, left, chosen = (
-        desk.marks[thread],
-        desk.goes_left[thread],
-        desk.left[thread],
-        desk.chosen[thread],
-    )
+    marks, goes_left, left = desk.marks[thread], desk.goes_left[thread], desk.left[thread]
     has_sets = f.sets.shape[0] > 0
     for slot in range(len(taken)):
         taken[slot] = 0
@@ -331,33 +379,10 @@ def _grow(
         full = n_leaves >= limits.max_leaves
         search_small = not full and may_split(numbers[small], settings, limits)
         search_big = big >= 0 and not full and may_split(numbers[big], settings, limits)
-        derive = search_big and parent_slot >= 0
-        slots = (-1, -1)
-        # The smaller first; the larger one's histogram is what the parent's has left, where that was kept.
-        for child in range(2):
-            leaf = small if child == 0 else big
-            searched = search_small if child == 0 else search_big
-            if not (searched or (child == 0 and derive)):
-                continue
-            n_parted, subtract = 0, -1
-            if child == 1 and derive:
-                slot, subtract = parent_slot, slots[0]
-                parent_slot = -1
-            else:
-                slot = free_slot(numbers, reals, n_leaves, taken)
-                if shared and child == 1:
-                    barrier(room.meeting, thread, n_threads)
-                _build(thread, n_threads, r, room.hist[slot], room.partial, numbers[leaf])
-                if shared:
-                    n_parted = numbers[leaf, N_ROWS]
-                    barrier(room.meeting, thread, n_threads)
-            slots = (slot, slots[1]) if child == 0 else (slots[0], slot)
-            row = numbers[leaf]
-            choose_features(chosen, f, row[NODE], row[DEPTH], marks[leaf if has_sets else 0])
-            _search(
-                thread, n_threads, room, r.width, f, limits, settings, row, reals[leaf],
-                child, slot, subtract, n_parted, searched, desk,
-            )  # fmt: skip
+        slots = _search_new_leaves(
+            thread, n_threads, r, f, limits, settings, room, desk,
+            n_leaves, small, big, search_small, search_big, parent_slot,
+        )  # fmt: skip
         if search_small or search_big:
             barrier(room.meeting, thread, n_threads)
         for child in range(2):
@@ -370,7 +395,7 @@ def _grow(
                 waiting += 1
             elif slot >= 0:
                 taken[slot] = 0
-        if parent_slot >= 0:
+        if parent_slot >= 0 and slots[1] != parent_slot:
             taken[parent_slot] = 0
         if waiting == 0 or n_leaves >= limits.max_leaves:
             break
