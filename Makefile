@@ -33,7 +33,8 @@ lint: setup-dev
 
 test: lint
 	@$(BIN)/fullspan models pull smollm2-135m-instruct $(if $(MODEL_FILE),--file "$(MODEL_FILE)")
-	@$(BIN)/pytest
+	@# Two processes: more would need more memory. Threads that wait leave the cores to the other process.
+	@OMP_WAIT_POLICY=passive $(BIN)/pytest --numprocesses 2 --dist worksteal
 
 bench: setup-dev
 	@$(BIN)/fullspan models pull smollm2-135m-instruct $(if $(MODEL_FILE),--file "$(MODEL_FILE)")
