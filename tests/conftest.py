@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +22,29 @@ def smollm2_path() -> Path:
 @pytest.fixture(scope="session")
 def smollm2_reference(smollm2_path: Path) -> Any:
     """transformers' model of the same file, its weights dequantised by transformers."""
+    import gguf
     import torch
     import transformers
 
-    return transformers.AutoModelForCausalLM.from_pretrained(
-        smollm2_path.parent,
-        gguf_file=smollm2_path.name,
-        quantization_config=transformers.GgufConfig(dequantize=True),
-        dtype=torch.float32,
-    ).eval()
+    with pytest.MonkeyPatch.context() as patch:
+        # transformers reads the file once for its config and again for its tensors, and makes the map of
+        # their names again for each module: half of the time.
+        for name in ("GGUFReader", "get_tensor_name_map"):
+            patch.setattr(gguf, name, functools.cache(getattr(gguf, name)))
+        return transformers.AutoModelForCausalLM.from_pretrained(
+            smollm2_path.parent,
+            gguf_file=smollm2_path.name,
+            quantization_config=transformers.GgufConfig(dequantize=True),
+            dtype=torch.float32,
+        ).eval()
+
+
+@pytest.fixture(scope="session")
+def smollm2_reference_tokenizer(smollm2_path: Path) -> Any:
+    """transformers' own reading of the GGUF file, which takes it many seconds."""
+    import transformers
+
+    return transformers.AutoTokenizer.from_pretrained(smollm2_path.parent, gguf_file=smollm2_path.name)
 
 
 @pytest.fixture(scope="session")

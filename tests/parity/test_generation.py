@@ -269,11 +269,8 @@ def test_generation_ends_at_the_context(tiny):
 
 
 @pytest.fixture(scope="module")
-def smollm2(smollm2_path, smollm2_reference):
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(smollm2_path.parent, gguf_file=smollm2_path.name)
-    return fullspan.load(smollm2_path, dtype=torch.float32), smollm2_reference, tokenizer
+def smollm2(smollm2_path, smollm2_reference, smollm2_reference_tokenizer):
+    return fullspan.load(smollm2_path, dtype=torch.float32), smollm2_reference, smollm2_reference_tokenizer
 
 
 QUESTIONS = ["What is the capital of France?", "Write a haiku about naïve 🐍 code.", "1+1=?"]

@@ -73,9 +73,8 @@ def ours(smollm2_path: Path) -> Tokenizer:
 
 
 @pytest.fixture(scope="module")
-def converted(smollm2_path: Path) -> Any:
-    """transformers' own reading of the GGUF file."""
-    return AutoTokenizer.from_pretrained(smollm2_path.parent, gguf_file=smollm2_path.name)
+def converted(smollm2_reference_tokenizer: Any) -> Any:
+    return smollm2_reference_tokenizer
 
 
 @pytest.fixture(scope="module")
