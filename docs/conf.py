@@ -23,7 +23,8 @@ autodoc_typehints = "none"  # the docstrings say more
 autodoc_member_order = "bysource"
 # scikit-learn writes these, and their docstrings point into its own pages.
 requests = ("fit", "predict", "predict_proba", "score", "partial_fit", "transform", "inverse_transform")
-autodoc_default_options = {"exclude-members": ", ".join(f"set_{name}_request" for name in requests)}
+inherited = ["get_metadata_routing", *(f"set_{name}_request" for name in requests)]
+autodoc_default_options = {"exclude-members": ", ".join(inherited)}
 numpydoc_show_class_members = False
 myst_heading_anchors = 3
 exclude_patterns = ["_build", "examples"]

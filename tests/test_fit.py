@@ -20,10 +20,12 @@ from fullspan.core.errors import ConfigError, DataError, RunError
 from fullspan.estimators.table import infer_columns
 from fullspan.pipelines.explaining import sampled_shap
 from fullspan.pipelines.fit_config import FitConfig
+from fullspan.pipelines.fit_notes import described
 from fullspan.pipelines.fit_report import remarks
 from fullspan.pipelines.fitting import fit, fitted
 from fullspan.pipelines.problem import make_folds, read_problem
 from fullspan.pipelines.scores import score_of_folds, scores_of
+from fullspan.tables.duck import query
 
 
 def people(n: int = 240) -> pa.Table:
@@ -93,7 +95,7 @@ def test_wrong_columns_of_new_rows_are_named() -> None:
     with pytest.raises(DataError, match="no column 'school'"):
         encoder.encode(people().drop_columns(["school"]))
     words = people().set_column(3, "school", pa.array(["much"] * 240))
-    with pytest.raises(DataError, match="column 'school' held numbers before and holds string now"):
+    with pytest.raises(DataError, match="column 'school' held numbers before and holds 'much' in row 1 now"):
         encoder.encode(words)
     endless = people().set_column(3, "school", pa.array([np.inf] * 240))
     with pytest.raises(DataError, match="column 'school' holds inf in row 1"):
@@ -120,6 +122,58 @@ def test_fewer_rows_than_folds(tmp_path: Path) -> None:
     path.write_text("x,y\n1,2\n2,\n3,4\n")
     with pytest.raises(DataError, match="2 rows with a 'y', fewer than 5 folds"):
         read_problem(FitConfig.build({"data": path, "target": "y"}))
+
+
+WRONG_CALLS = [
+    ({"target": "Y"}, ConfigError, r"--target: .*t.csv has no column 'Y'\nhint: did you mean 'y'\?"),
+    ({"ignore": ["n,x"]}, ConfigError, "give the option once for each: --ignore n --ignore x"),
+    (
+        {"ignore": ["n", "x", "c"]},
+        ConfigError,
+        "no column is left to learn 'y' from\nhint: all others are ignored",
+    ),
+    ({"data": "none.csv"}, DataError, "column 'y' holds no value"),
+    ({"data": "header.csv"}, DataError, "the table has no rows"),
+    (
+        {"data": "one.csv"},
+        DataError,
+        "--target: column 'y' holds one class only: 'a'\nhint: name another column",
+    ),
+    ({"data": "gap.csv"}, ConfigError, "no column is left to learn 'y' from\nhint: x: it holds no value"),
+    ({"data": "empty.csv"}, DataError, "^.*empty.csv is empty"),
+    ({"data": "folder.csv"}, DataError, "folder.csv is a folder, expected a file"),
+    ({"data": "broken.parquet"}, DataError, "^cannot read .*broken.parquet"),
+    ({"data": "t.cvs"}, DataError, "^no reader for .*t.cvs\nhint: give a .parquet"),
+    ({"data": "tt.csv"}, DataError, r"^no such file: .*tt.csv\nhint: did you mean 't.csv'\?"),
+]
+
+
+@pytest.fixture(scope="module")
+def wrong_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wrong")
+    texts = {
+        "t.csv": "n,x,c,y\n" + "".join(f"{i},{i * i % 7},{'abc'[i % 3]},{i % 2}\n" for i in range(20)),
+        "none.csv": "x,y\n1,\n2,\n3,\n",
+        "header.csv": "x,y\n",
+        "one.csv": "x,y\n" + "1,a\n2,a\n" * 5,
+        "gap.csv": "x,y\n" + ",a\n,b\n" * 5,
+        "empty.csv": "",
+        "broken.parquet": "no parquet",
+        "t.cvs": "x,y\n",
+    }
+    for name, text in texts.items():
+        (folder / name).write_text(text)
+    (folder / "folder.csv").mkdir()
+    return folder
+
+
+@pytest.mark.parametrize(("options", "error", "message"), WRONG_CALLS)
+def test_wrong_calls_say_what_to_do(
+    options: dict[str, object], error: type[Exception], message: str, wrong_files: Path
+) -> None:
+    options = {"data": "t.csv", "target": "y", **options}
+    with pytest.raises(error, match=message):
+        read_problem(FitConfig.build({**options, "data": wrong_files / str(options["data"])}))
 
 
 def test_unknown_model_is_named() -> None:
@@ -185,8 +239,116 @@ def test_times_and_numbers_of_rows() -> None:
     dates = table.set_column(2, "day", table["day"].cast(pa.date32()))
     np.testing.assert_array_equal(encoder.encode(dates), encoder.encode(table))
     wrong = table.set_column(2, "day", pa.array(["soon"] * n))
-    with pytest.raises(DataError, match="column 'day' held times before and holds string now"):
+    with pytest.raises(DataError, match="column 'day' held times before and holds 'soon' now"):
         encoder.encode(wrong)
+
+
+def csv_of(path: Path, **columns: list[str]) -> Path:
+    """A file with these cells, each as it is written."""
+    rows = zip(*columns.values(), strict=True)
+    path.write_text("\n".join([",".join(columns), *(",".join(f'"{cell}"' for cell in row) for row in rows)]))
+    return path
+
+
+def test_cells_of_csv_are_read_as_they_are_meant(tmp_path: Path) -> None:
+    n = 40
+    each = range(n)
+    columns = {
+        "gap": ["NA" if i % 5 == 0 else str(i * 1.5) for i in each],
+        "mark": ["?" if i % 5 == 0 else str(i) for i in each],
+        "empty": ["" if i % 5 == 0 else str(i) for i in each],
+        "thousands": [f"{i * 997:,}" for i in each],
+        "comma": [f"{i},5" for i in each],
+        "german": [f"{31 - i % 31}.1.2024" for i in each],
+        "american": [f"1/{i % 31 + 1}/2024 7:30" for i in each],
+        "zulu": [f"2024-01-{i % 28 + 1:02d}T07:30:00Z" for i in each],
+        "yes": ["yes", "no"] * 20,
+        "flag": ["True", "FALSE"] * 20,
+        "postcode": [f"0{i % 7:04d}" for i in each],
+        "country": ["NA", "DE", "FR", "US"] * 10,
+        "unsure": [f"{i % 12 + 1}/{i % 11 + 1}/{2000 + i}" for i in each],
+        "account": [f"0{i:09d}" for i in each],
+        "y": [f"{1000 + i:,}" if i else "?" for i in each],
+    }
+    config = FitConfig.build({"data": csv_of(tmp_path / "t.csv", **columns), "target": "y"})
+    problem = read_problem(config)
+    kinds = {column.name: (column.kind, column.form) for column in problem.encoder.columns}
+    assert kinds == {
+        "gap": ("number", "1234.5"),
+        "mark": ("number", "1234.5"),
+        "empty": ("number", ""),
+        "thousands": ("number", "1,234.5"),
+        "comma": ("number", "1.234,5"),
+        "german": ("time", "%d.%m.%Y"),
+        "american": ("time", "%m/%d/%Y"),
+        "zulu": ("time", ""),
+        "yes": ("category", ""),
+        "flag": ("number", "true"),
+        "postcode": ("category", ""),
+        "country": ("category", ""),
+    }
+    assert "does the day or the month come first?" in problem.left_out["unsure"]
+    assert problem.left_out["account"] == "nearly every row has another text, such as '0000000001'"
+    assert problem.y.tolist() == [1000 + i for i in range(1, n)] and problem.n_without_target == 1
+    X = dict(zip(problem.encoder.features, problem.encoder.encode(problem.table).T, strict=True))
+    np.testing.assert_array_equal(X["gap"][:5], [1.5, 3, 4.5, 6, np.nan])
+    np.testing.assert_array_equal(X["thousands"][:2], [997, 1994])
+    np.testing.assert_array_equal(X["comma"][:2], [1.5, 2.5])
+    assert X["german"][0] - X["german"][1] == 86400 and X["american (hour)"][0] == 7
+    said = "\n".join(described(problem, config))
+    assert "read as numbers: 'gap', 'mark', such as '10.5'; 'NA' is a missing value" in said
+    assert "read as times: 'american', such as '1/10/2024 7:30'" in said
+
+    # Two rows say nothing about the order of day and month, or of the comma: the model knows it.
+    new = {name: [cells[1], cells[2]] for name, cells in columns.items()}
+    new |= {
+        "comma": ["1.234", "NA"],
+        "american": ["2/1/2024 7:30", "?"],
+        "flag": ["NA", "true"],
+        "empty": ["NA", "1"],
+    }
+    table = query("SELECT * FROM t", {"t": csv_of(tmp_path / "new.csv", **new)}, problem.encoder.texts)
+    X = dict(zip(problem.encoder.features, problem.encoder.encode(table).T, strict=True))
+    np.testing.assert_array_equal(X["comma"], [1234, np.nan])
+    np.testing.assert_array_equal(X["american (month)"], [2, np.nan])
+    np.testing.assert_array_equal(X["flag"], [np.nan, 1])
+    np.testing.assert_array_equal(X["empty"], [np.nan, 1])
+
+
+def test_days_in_texts_are_an_order_and_unsure_ones_are_refused(tmp_path: Path) -> None:
+    columns = {"x": [str(i * i) for i in range(12)], "y": [f"{i}.5" for i in range(12)]}
+    days = [f"{i % 3 + 13}.{i // 3 + 1}.2024" for i in range(12)]
+    path = csv_of(tmp_path / "t.csv", day=[*days[6:], *days[:6]], **columns)
+    options = {"data": path, "target": "y", "folds": 2, "order_by": "day"}
+    assert read_problem(FitConfig.build(options)).order.tolist() == [*range(6, 12), *range(6)]
+    csv_of(path, day=[day.replace(".", "/").replace("1", "0") for day in days], **columns)
+    with pytest.raises(DataError, match="--order-by: does the day or the month come first in "):
+        read_problem(FitConfig.build(options))
+
+
+def test_a_key_and_a_mark_among_the_classes_are_pointed_out(tmp_path: Path) -> None:
+    n = 30
+    path = csv_of(
+        tmp_path / "t.csv",
+        customer=[str(1000 + i) for i in range(n)],
+        x=[str(i * i % 31) for i in range(n)],
+        y=[("a", "b", "NA")[i % 3] for i in range(n)],
+    )
+    config = FitConfig.build({"data": path, "target": "y"})
+    said = "\n".join(described(read_problem(config), config))
+    assert "'customer' ascends from row to row; if it only numbers them, add --ignore customer" in said
+    assert "'NA' is a class of 'y'; leave such rows out if it is none" in said and "'x'" not in said
+
+
+def test_semicolons_part_the_columns_of_a_european_csv(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("a;b\n1,5;x\n2,5;y\n")
+    assert query("SELECT * FROM t", {"t": path}).to_pylist() == [
+        {"a": "1,5", "b": "x"},
+        {"a": "2,5", "b": "y"},
+    ]
+    path.write_text("a; b\none\ntwo; three\n")  # a single column, its texts with semicolons
+    assert query("SELECT * FROM t", {"t": path}).column_names == ["a; b"]
 
 
 def test_folds_keep_groups_together_and_the_order(table: Path) -> None:
@@ -285,7 +447,14 @@ def test_remarks_warn_of_a_useless_and_of_a_perfect_model() -> None:
             {"model": "tree", "scores": {"rmse": best}},
             {"model": "baseline", "scores": {"rmse": baseline}},
         ]
-        rest = {"best": "tree", "target": "y", "n_without_target": 0, "importances": [{"column": "z"}]}
+        rest = {
+            "best": "tree",
+            "target": "y",
+            "n_without_target": 0,
+            "n_rows": 100,
+            "folds": 5,
+            "importances": [{"column": "z"}],
+        }
         return {"leaderboard": lines, **rest}
 
     assert list(remarks(fit_with(0.5, 1.0))) == []
@@ -314,7 +483,7 @@ def test_classification_from_the_command_line(table: Path, tmp_path: Path) -> No
         "Permutation importances", "SHAP values", "Columns",
     ):  # fmt: skip
         assert f"<h2>{title}</h2>" in report
-    assert found["importances"][0]["column"] == "income" == found["explained_columns"][0]
+    assert found["importances"][0]["column"] == "income" == found["explained"]["columns"][0]
 
     # The run is not overwritten; going on with it repeats no finished fold.
     again = fullspan(*words, cwd=tmp_path)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 from fullspan.core.config import Argument, Config, InputPath, OutputPath
-from fullspan.core.errors import CheckpointError, ConfigError
+from fullspan.core.errors import CheckpointError, ConfigError, DataError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -43,7 +43,7 @@ def command(config: PredictConfig) -> None:
     The rows come back with the columns `prediction` and, for classes, `probability_<class>`. Columns that
     the model does not know are passed on; texts that it has not met count as missing.
     """
-    from fullspan.tables.duck import query, write_table, writer_of
+    from fullspan.tables.duck import read_file, write_table, writer_of
 
     if config.out is not None:
         writer_of(config.out)
@@ -51,7 +51,9 @@ def command(config: PredictConfig) -> None:
             raise ConfigError(f"--out: {config.out} is read too", "write to another file")
     model = _load(config.run)
     with _file(config.data) as file:
-        table = query("SELECT * FROM data", {"data": file})
+        table = read_file(file, model.encoder.texts)
+    if table.num_rows == 0:
+        raise DataError(f"{config.data} has no rows to predict")
     predictions = model.predict(table)
     for name, texts in model.unknown(table).items():
         print(
@@ -72,6 +74,8 @@ def _load(run: Path) -> Any:
     from fullspan.pipelines.fitting import MODEL_FILE, resume_command
 
     file = run / MODEL_FILE if run.is_dir() else run
+    if file.suffix in (".csv", ".tsv", ".parquet", ".jsonl", ".json", ".gz"):
+        raise ConfigError(f"{run} is a table, expected a run of `fullspan fit`", "fullspan predict RUN DATA")
     if run.is_dir() and not file.exists():
         hint = "give the directory of a finished `fullspan fit`"
         if (run / "folds").is_dir():

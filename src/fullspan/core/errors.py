@@ -61,10 +61,13 @@ def did_you_mean(name: str, choices: Iterable[str]) -> str:
     'choose from: alpha, rank'
     >>> did_you_mean("zzz", "abcdefghijklmnop")
     'choose from: a, b, c, d, e, f, g, h, i, j, k, l, …'
+    >>> did_you_mean("AGE", ["age", "town"])
+    "did you mean 'age'?"
     """
     known = sorted(choices)
-    near = difflib.get_close_matches(name, known, n=1)
+    by_lower_case = {choice.lower(): choice for choice in known}
+    near = difflib.get_close_matches(name.lower(), by_lower_case, n=1)
     if near:
-        return f"did you mean {near[0]!r}?"
+        return f"did you mean {by_lower_case[near[0]]!r}?"
     shown = known[:_LONGEST_LIST] + (["…"] if len(known) > _LONGEST_LIST else [])
     return "choose from: " + ", ".join(shown) if known else ""

@@ -50,6 +50,16 @@ def export_onnx(estimator: Any, path: Path | str) -> None:
     CheckpointError
         If ONNX cannot express the model: categorical splits, several target columns, another kind of
         estimator or booster.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> from fullspan.estimators import DecisionTreeRegressor
+    >>> tree = DecisionTreeRegressor().fit([[0.0], [1.0]], [0.0, 1.0])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     export_onnx(tree, f"{folder}/tree.onnx")  # for onnxruntime and others
+    ...     os.listdir(folder)
+    ['tree.onnx']
     """
     import onnx
 

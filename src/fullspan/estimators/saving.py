@@ -74,6 +74,15 @@ def load(path: Path | str) -> Any:
     ------
     CheckpointError
         If there is no such file, or it is damaged, of another kind or of a newer version.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from fullspan.estimators import DecisionTreeRegressor
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     DecisionTreeRegressor().fit([[0.0], [1.0]], [0.0, 1.0]).save(f"{folder}/tree.fullspan")
+    ...     load(f"{folder}/tree.fullspan").predict([[0.9]])
+    array([1.])
     """
     path = Path(path)
     try:

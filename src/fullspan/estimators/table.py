@@ -11,6 +11,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fullspan.core.errors import ConfigError, DataError, did_you_mean
+from fullspan.estimators.cells import (
+    BOOLEAN,
+    PLAIN,
+    is_unsure_day,
+    number_form,
+    read_numbers,
+    read_times,
+    time_form,
+    without_marks,
+)
 from fullspan.estimators.saving import Saveable
 
 MOST_CATEGORIES = 254
@@ -27,12 +37,15 @@ class Column(Saveable):
     kind : {"number", "category", "time"}
     categories : list of str
         Of a category: the values by their codes.
+    form : str
+        How texts write the numbers or times, as `fullspan.estimators.cells` names it; "" without texts.
     """
 
-    def __init__(self, name: str, kind: str, categories: list[str] | None = None) -> None:
+    def __init__(self, name: str, kind: str, categories: list[str] | None = None, form: str = "") -> None:
         self.name = name
         self.kind = kind
         self.categories = categories or []
+        self.form = form
 
     @property
     def features(self) -> list[str]:
@@ -68,11 +81,15 @@ class Column(Saveable):
         return Column(self.name, self.kind, _categories(values)) if self.kind == "category" else self
 
     def _moments(self, values: pa.ChunkedArray) -> pa.ChunkedArray:
-        moments = values if pa.types.is_temporal(values.type) else as_times(values)
-        if moments is None:
+        known = without_marks(values).drop_null() if is_text(values.type) else values.drop_null()
+        if not len(known):
+            return pa.chunked_array([pa.nulls(len(values), pa.timestamp("us"))])
+        moments = as_times(values, self.form) if is_text(values.type) else values
+        if moments is None or not pa.types.is_temporal(moments.type):
+            held = repr(known[0].as_py()) if is_text(values.type) else values.type
             raise DataError(
-                f"column {self.name!r} held times before and holds {values.type} now",
-                "write times as 2024-01-31 or 2024-01-31 07:30:00",
+                f"column {self.name!r} held times before and holds {held} now",
+                "write times as in the table that was learnt from, or as 2024-01-31 07:30:00",
             )
         return moments.cast(pa.timestamp("us"), safe=False)
 
@@ -80,10 +97,14 @@ class Column(Saveable):
         if pa.types.is_null(values.type):
             return np.full(len(values), np.nan)
         try:
+            if is_text(values.type):
+                values = read_numbers(values, self.form or PLAIN)
             numbers = _floats(values.cast(pa.float64(), safe=False))
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        except (ValueError, pa.ArrowNotImplementedError) as error:
+            found = str(error) if is_text(values.type) else values.type
             raise DataError(
-                f"column {self.name!r} held numbers before and holds {values.type} now: {error}"
+                f"column {self.name!r} held numbers before and holds {found} now",
+                "write numbers as in the table that was learnt from; leave a cell empty where there is none",
             ) from None
         if np.isinf(numbers).any():
             row = int(np.flatnonzero(np.isinf(numbers))[0])
@@ -107,6 +128,11 @@ class TableEncoder(Saveable):
         self.columns = columns
 
     @property
+    def texts(self) -> list[str]:
+        """Columns whose cells a reader of files had better leave as they are written."""
+        return [column.name for column in self.columns if column.kind == "category" or column.form]
+
+    @property
     def features(self) -> list[str]:
         """Names of the matrix's columns."""
         return [feature for column in self.columns for feature in column.features]
@@ -127,7 +153,8 @@ class TableEncoder(Saveable):
 
     def refitted(self, table: pa.Table) -> TableEncoder:
         """The same columns with the categories of this table alone, so that none is known from other rows."""
-        return TableEncoder([column.refitted(table[column.name]) for column in self.columns])
+        values = columns_by_name(table)
+        return TableEncoder([column.refitted(values[column.name]) for column in self.columns])
 
     def encode(self, table: pa.Table) -> np.ndarray:
         """The matrix of a table, float64 [n_rows, n_features]; NaN for NULL and for unknown categories.
@@ -137,17 +164,18 @@ class TableEncoder(Saveable):
         DataError
             If a column is missing or holds another type.
         """
-        absent = [column.name for column in self.columns if column.name not in table.column_names]
+        values = columns_by_name(table)
+        absent = [column.name for column in self.columns if column.name not in values]
         if absent:
             shown = ", ".join(map(repr, absent[:5])) + (" …" if len(absent) > 5 else "")
             raise DataError(
                 f"the table has no column{'s' if len(absent) > 1 else ''} {shown}",
-                did_you_mean(absent[0], table.column_names),
+                did_you_mean(absent[0], values),
             )
         out = np.empty((table.num_rows, len(self.features)))
         position = 0
         for column in self.columns:
-            for feature in column.encode(table[column.name]):
+            for feature in column.encode(values[column.name]):
                 out[:, position] = feature
                 position += 1
         return out
@@ -188,17 +216,23 @@ def infer_columns(
            [nan, 0. ]])
     """
     columns, left_out = [], {}
-    for name in table.column_names:
+    for name, values in columns_by_name(table).items():
         if name != target and name not in ignored:
-            column = _infer(name, table[name])
+            column = _infer(name, values)
             if isinstance(column, str):
                 left_out[name] = column
             else:
                 columns.append(column)
     if not columns:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in left_out.items())
-        raise ConfigError(f"no column is left to learn {target!r} from", reasons or "the table has no other")
+        without = "all others are ignored" if ignored else "the table has no other"
+        raise ConfigError(f"no column is left to learn {target!r} from", reasons or without)
     return TableEncoder(columns), left_out
+
+
+def columns_by_name(table: pa.Table) -> dict[str, pa.ChunkedArray]:
+    """All columns at once: a table looks for each name among all."""
+    return dict(zip(table.column_names, table.columns, strict=True))
 
 
 def _infer(name: str, values: pa.ChunkedArray) -> Column | str:
@@ -221,13 +255,24 @@ def _infer(name: str, values: pa.ChunkedArray) -> Column | str:
     if pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_decimal(kind):
         return Column(name, "number")
     if pa.types.is_boolean(kind):
-        return Column(name, "number")
+        return Column(name, "number", form=BOOLEAN)
     if not is_text(kind):
         return f"its type is {kind}"
+    return _infer_from_texts(name, values, n_values)
+
+
+def _infer_from_texts(name: str, values: pa.ChunkedArray, n_values: int) -> Column | str:
+    if (form := number_form(values)) is not None:
+        return Column(name, "number", form=form)
     if as_times(values) is not None:
         return Column(name, "time")
+    if (form := time_form(values)) is not None:
+        return Column(name, "time", form=form)
     if n_values > 20 and n_values > len(values) / 2:
-        return "nearly every row has another text"
+        such = f", such as {values.drop_null()[0].as_py()!r}"
+        if is_unsure_day(values):
+            return f"it may hold days, but does the day or the month come first?{such}: write 2024-01-31"
+        return f"nearly every row has another text{such}"
     return Column(name, "category", _categories(values))
 
 
@@ -238,12 +283,17 @@ def is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
-def as_times(values: pa.ChunkedArray) -> pa.ChunkedArray | None:
-    """Texts such as 2024-01-31 or 2024-01-31T07:30:00Z as timestamps; None unless every value is one."""
-    if not is_text(values.type):
-        return None
-    texts = values.cast(pa.string())
-    if not pc.all(pc.match_substring_regex(texts, r"^\d{4}-\d\d-\d\d"), min_count=1).as_py():
+def as_times(values: pa.ChunkedArray, form: str = "") -> pa.ChunkedArray | None:
+    """Texts such as 2024-01-31 or 2024-01-31T07:30:00Z, or in a form of `cells`, as timestamps.
+
+    None unless every text is one, or stands for a missing value.
+    """
+    texts = without_marks(values)
+    if form:
+        moments = read_times(texts, form)
+        if moments.null_count == texts.null_count:
+            return moments
+    if not pc.all(pc.match_substring_regex(texts, r"^\d{4}-\d\d-\d\d"), min_count=0 if form else 1).as_py():
         return None
     for kind in (pa.timestamp("us"), pa.timestamp("us", "UTC")):
         try:
@@ -300,9 +350,13 @@ class TableModel(Saveable):
         self.labels = labels
         self.fill = fill
 
+    def filled(self, X: np.ndarray) -> np.ndarray:
+        """A matrix that `encoder` made as the estimator takes it."""
+        return X if self.fill is None else np.where(np.isnan(X), self.fill, X)
+
     def outputs(self, X: np.ndarray) -> np.ndarray:
         """Probabilities [n_rows, n_classes] or values [n_rows, 1] of a matrix that `encoder` made."""
-        X = X if self.fill is None else np.where(np.isnan(X), self.fill, X)
+        X = self.filled(X)
         if self.labels is not None:
             return np.asarray(self.estimator.predict_proba(X), np.float64)
         return np.asarray(self.estimator.predict(X), np.float64).reshape(-1, 1)
@@ -326,8 +380,9 @@ class TableModel(Saveable):
 
     def unknown(self, table: pa.Table) -> dict[str, pa.ChunkedArray]:
         """By column, the texts that were not met in fitting (or were too rare), where there are any."""
+        values = columns_by_name(table)
         found = {
-            column.name: column.unknown(table[column.name])
+            column.name: column.unknown(values[column.name])
             for column in self.encoder.columns
             if column.kind == "category"
         }

@@ -12,6 +12,10 @@ BASELINE = "baseline"
 
 
 _MOST_AT_A_SPLIT = 200
+# Of very many rows each tree of a forest or bag, and each round of gbdt, gets as many drawn at random: the
+# next one gets others, and together they cost what a user waits for. `fit_report.remarks` says so.
+ROWS_OF_A_PART = {"forest": 100_000, "bagging": 10_000, "gbdt": 50_000}
+_MANY_ROWS = 50_000
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,7 @@ CANDIDATES = {
 }
 
 
-def make_estimator(name: str, classify: bool, is_category: np.ndarray, seed: int) -> Any:
+def make_estimator(name: str, classify: bool, is_category: np.ndarray, n_rows: int, seed: int) -> Any:
     """An unfitted estimator.
 
     Parameters
@@ -50,11 +54,14 @@ def make_estimator(name: str, classify: bool, is_category: np.ndarray, seed: int
     classify : bool
         Classifier or regressor.
     is_category : ndarray of bool [n_features]
+    n_rows : int
+        How many it will be fitted on.
     seed : int
     """
     from fullspan import estimators
 
     categories = is_category if is_category.any() else None
+    part = min(1.0, ROWS_OF_A_PART.get(name, n_rows) / n_rows)
     match name:
         case "tree":
             tree = estimators.DecisionTreeClassifier if classify else estimators.DecisionTreeRegressor
@@ -64,21 +71,22 @@ def make_estimator(name: str, classify: bool, is_category: np.ndarray, seed: int
             # Of very many columns a third at each split would take minutes and tell little more.
             share = "sqrt" if classify else min(1 / 3, _MOST_AT_A_SPLIT / len(is_category))
             return forest(
-                200,
+                200 if n_rows <= _MANY_ROWS else 100,
                 max_features=share,
+                max_samples=None if part == 1 else part,
                 min_samples_leaf=2,
                 random_state=seed,
                 categorical_features=categories,
             )
         case "bagging":
             bagging = estimators.BaggingClassifier if classify else estimators.BaggingRegressor
-            return bagging(n_estimators=50, random_state=seed)
+            return bagging(n_estimators=50, max_samples=part, random_state=seed)
         case "adaboost":
             adaboost = estimators.AdaBoostClassifier if classify else estimators.AdaBoostRegressor
             return adaboost(n_estimators=100, random_state=seed)
         case "gbdt":
             gbdt = estimators.GradientBoostingClassifier if classify else estimators.GradientBoostingRegressor
-            return gbdt(random_state=seed)
+            return gbdt(subsample=part, random_state=seed)
         case "xgb":
             xgb = estimators.XGBClassifier if classify else estimators.XGBRegressor
             kinds = ["c" if category else "q" for category in is_category]

@@ -18,11 +18,16 @@ _MOST_COLUMNS = 100
 _MOST_PLAYERS = 20
 _SAMPLED_ROWS = 200
 _SAMPLED_PAIRS = 16
+# Exact values cost a quarter of a microsecond for each row and each step on the way to each leaf.
+_MOST_STEPS = 30_000_000
+_FEWEST_ROWS = 100
+_MOST_ROWS_EXACT = 1000
+_XGB_DEPTH = 6  # of trees for which no depth was asked
 
 
 def importances(
     model: TableModel, classes: np.ndarray, problem: Problem, test: np.ndarray, seed: int
-) -> tuple[list[dict[str, Any]], int]:
+) -> tuple[list[dict[str, Any]], dict[str, int]]:
     """How much the deciding score on held-out rows worsens when a column is shuffled (Breiman 2001).
 
     All features of a column are shuffled together. Of very many columns only those are measured that the
@@ -32,8 +37,8 @@ def importances(
     -------
     list of dict
         ``column``, ``importance`` and its ``spread`` over three shuffles, the greatest first.
-    int
-        How many columns were not measured.
+    dict of str to int
+        ``rows`` that were predicted, and ``columns_left``, how many columns were not measured.
     """
     rng = np.random.default_rng(seed)
     test = rng.permutation(test)[:_MOST_ROWS]
@@ -51,14 +56,16 @@ def importances(
     positions = model.encoder.positions()
     measured = _most_used(model.estimator, positions)[:_MOST_COLUMNS]
     for index in measured:
-        worse = []
+        worse, features = [], positions[index]
+        values = X[:, features]
         for _ in range(3):
-            shuffled = X.copy()
-            shuffled[:, positions[index]] = X[rng.permutation(len(X))][:, positions[index]]
-            worse.append(score(shuffled) - plain)
+            X[:, features] = values[rng.permutation(len(X))]
+            worse.append(score(X) - plain)
+        X[:, features] = values
         column = model.encoder.columns[index].name
         found.append({"column": column, "importance": float(np.mean(worse)), "spread": float(np.ptp(worse))})
-    return sorted(found, key=lambda entry: -entry["importance"]), len(positions) - len(measured)
+    limits = {"rows": len(test), "columns_left": len(positions) - len(measured)}
+    return sorted(found, key=lambda entry: -entry["importance"]), limits
 
 
 def _most_used(estimator: Any, positions: list[list[int]]) -> list[int]:
@@ -73,7 +80,7 @@ def _most_used(estimator: Any, positions: list[list[int]]) -> list[int]:
 def shap_of(
     model: TableModel, problem: Problem, train: np.ndarray, test: np.ndarray, columns: list[str], seed: int
 ) -> dict[str, Any]:
-    """SHAP values of held-out rows: exact where the estimator has them, otherwise sampled.
+    """SHAP values of held-out rows: TreeSHAP where its cost is fine, otherwise sampled.
 
     Parameters
     ----------
@@ -90,33 +97,68 @@ def shap_of(
     -------
     dict
         ``shap`` [rows, columns, outputs], ``shap_X`` [rows, columns] (the first feature of each, NaN where
-        missing), ``columns`` and ``output``, what is explained.
+        missing), ``columns``, ``output``, what is explained, and ``exact``, whether by TreeSHAP.
     """
     rng = np.random.default_rng(seed)
     by_name = {column.name: index for index, column in enumerate(model.encoder.columns)}
     positions = model.encoder.positions()
     players = [positions[by_name[name]] for name in columns[:_MOST_PLAYERS]]
     rows = rng.permutation(test)
-    n_outputs = 1 if model.labels is None else len(model.labels)
-    explain = getattr(model.estimator, "shap_values", None)
-    if explain is not None:
-        rows = rows[: 1000 if n_outputs < 3 else max(100, 3000 // n_outputs)]
-        X = model.encoder.encode(problem.table.take(rows))
-        # As XGBoost gives them: [rows, outputs, features and the bias], without the middle for one output.
-        values = np.asarray(explain(X), np.float64).reshape(len(X), -1, X.shape[1] + 1)
-        by_player = np.stack([values[:, :, features].sum(axis=2) for features in players], axis=1)
-        output = "prediction" if model.labels is None else "log-odds"
+    n_exact = _rows_for_tree_shap(model.estimator)
+    exact = n_exact >= min(len(rows), _FEWEST_ROWS)
+    rows = rows[: n_exact if exact else _SAMPLED_ROWS]
+    X = model.encoder.encode(problem.table.take(rows))
+    if exact:
+        by_player, output = _tree_shap(model, X, players)
     else:
-        X = model.encoder.encode(problem.table.take(rows[:_SAMPLED_ROWS]))
         background = model.encoder.encode(problem.table.take(rng.permutation(train)[:_MOST_ROWS]))
         shown = {feature for features in players for feature in features}
         rest = [j for j in range(X.shape[1]) if j not in shown]
         groups = [*players, *([rest] if rest else [])]
         by_player = sampled_shap(model.outputs, X, background, groups, _SAMPLED_PAIRS, rng)[:, : len(players)]
-        by_player = by_player[:, :, 1:] if n_outputs == 2 else by_player
+        by_player = by_player[:, :, 1:] if by_player.shape[2] == 2 else by_player
         output = "prediction" if model.labels is None else "probability"
     shap_X = np.stack([X[:, features[0]] for features in players], axis=1)
-    return {"shap": by_player, "shap_X": shap_X, "columns": columns[:_MOST_PLAYERS], "output": output}
+    shown_columns = columns[:_MOST_PLAYERS]
+    return {"shap": by_player, "shap_X": shap_X, "columns": shown_columns, "output": output, "exact": exact}
+
+
+def _rows_for_tree_shap(estimator: Any) -> int:
+    """How many rows TreeSHAP explains in some ten seconds; 0 for what is no sum of trees."""
+    from fullspan.estimators import AdaBoostRegressor, XGBModel
+
+    if isinstance(estimator, AdaBoostRegressor):  # the median of its trees
+        return 0
+    if isinstance(estimator, XGBModel):
+        trees = estimator.get_booster().model
+        steps = np.count_nonzero(trees.left < 0) * (estimator.max_depth or _XGB_DEPTH)
+    else:
+        parts = np.ravel(getattr(estimator, "estimators_", [estimator]))
+        steps = sum(_steps(part.tree_) for part in parts)
+    return min(_MOST_ROWS_EXACT, int(_MOST_STEPS // max(steps, 1)))
+
+
+def _steps(tree: Any) -> int:
+    """The length of the ways to all leaves together."""
+    is_leaf = tree.children_left < 0
+    return int((tree.compute_node_depths()[is_leaf] - 1).sum())
+
+
+def _tree_shap(model: TableModel, X: np.ndarray, players: list[list[int]]) -> tuple[np.ndarray, str]:
+    """Values [rows, players, outputs], and what they add up to."""
+    from fullspan.estimators import AdaBoostClassifier, GradientBoostingClassifier, XGBClassifier, shap_values
+
+    # [rows, (outputs,) features and the expectation]: without the middle for one output.
+    values = np.asarray(shap_values(model.estimator, model.filled(X)), np.float64)
+    values = values.reshape(len(X), -1, X.shape[1] + 1)
+    by_player = np.stack([values[:, :, features].sum(axis=2) for features in players], axis=1)
+    if model.labels is None:
+        return by_player, "prediction"
+    if isinstance(model.estimator, XGBClassifier | GradientBoostingClassifier):
+        return by_player, "log-odds"
+    if isinstance(model.estimator, AdaBoostClassifier):
+        return by_player, "votes"
+    return (by_player[:, :, 1:] if len(model.labels) == 2 else by_player), "probability"
 
 
 def sampled_shap(

@@ -8,9 +8,11 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from fullspan.core.config import Argument, Config, InputPath, OutputPath, read_yaml
-from fullspan.core.errors import ConfigError, did_you_mean
+from fullspan.core.errors import ConfigError
 from fullspan.pipelines.candidates import CANDIDATES
 
+# From as many rows on, three parts tell as well as five which estimator is best.
+MANY_ROWS = 100_000
 # What may differ when a run goes on: where things are, not what they are.
 FREE_ON_RESUME = frozenset({"data", "run", "resume"})
 
@@ -40,7 +42,12 @@ class FitConfig(Config):
     order_by: str | None = Field(
         None, description="column, such as a time: every row is predicted from earlier rows only"
     )
-    folds: int = Field(5, ge=2, le=100, description="parts of the cross-validation")
+    folds: int | None = Field(
+        None,
+        ge=2,
+        le=100,
+        description=f"parts of the cross-validation [default: 5, or 3 from {MANY_ROWS:,} rows on]",
+    )
     seed: int = Field(0, ge=0, lt=2**32, description="seed of the folds and of the estimators")
     run: OutputPath | None = Field(None, description="run directory [default: runs/<time>-fit]")
     resume: bool = Field(False, description="go on with the run in --run where it stopped, with its options")
@@ -79,11 +86,15 @@ class FitConfig(Config):
     def _check(self) -> FitConfig:
         for name in self.model:
             if name not in (*CANDIDATES, "all"):
-                hint = did_you_mean(name, [*CANDIDATES, "all"])
+                hint = f"choose from: {', '.join(CANDIDATES)}, all; give the option once for each"
                 raise ConfigError(f"--model: no model named {name!r}", hint)
         if self.group is not None and self.order_by is not None:
             raise ConfigError("--group and --order-by contradict each other", "give one of them")
         return self
+
+    def n_folds(self, n_rows: int) -> int:
+        """Parts of the cross-validation of a table with so many rows."""
+        return self.folds or (5 if n_rows < MANY_ROWS else 3)
 
     def names(self) -> list[str]:
         """The estimators to compare, each once."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fullspan.pipelines.candidates import BASELINE
+from fullspan.pipelines.candidates import BASELINE, ROWS_OF_A_PART
 from fullspan.pipelines.plots import Plot, as_svg, new_figure, new_panels, shown_name
 
 _MOST_CURVES = 8
@@ -61,6 +61,12 @@ def remarks(fit: dict[str, Any]) -> Iterator[str]:
             f"there is nearly no error; if {column!r} is known only after {fit['target']!r}, "
             f"fit again with --ignore {column!r}"
         )
+    n_fitted_on = fit["n_rows"] * (fit["folds"] - 1) // fit["folds"]
+    compared = {line["model"] for line in fit["leaderboard"]}
+    drawn = {name: n for name, n in ROWS_OF_A_PART.items() if name in compared and n < n_fitted_on}
+    if drawn:
+        parts = ", ".join(f"{n:,} ({name})" for name, n in drawn.items())
+        yield f"each tree was fitted on a random part of the rows, so that it ends in minutes: {parts}"
     if fit["n_without_target"]:
         yield f"{fit['n_without_target']:,} rows have no {fit['target']!r} and were left out"
 
@@ -231,24 +237,29 @@ def _importances(fit: dict[str, Any]) -> Plot:
     axes.set_yticks(range(len(shown)), [shown_name(entry["column"]) for entry in shown])
     name = _spoken(next(iter(fit["leaderboard"][0]["scores"])))
     axes.set(xlabel=f"how much {name} rises when the column is shuffled")
-    caption = "On held-out rows. Columns that tell the same share their importance."
-    if fit["columns_without_importance"]:
-        n = fit["columns_without_importance"]
-        caption += f" The {n:,} columns that the model uses least are not measured."
+    measured = fit["importances_of"]
+    caption = f"On {measured['rows']:,} held-out rows. Columns that tell the same share their importance."
+    if measured["columns_left"]:
+        caption += f" The {measured['columns_left']:,} columns that the model uses least are not measured."
     return Plot("Permutation importances", caption, as_svg(figure))
 
 
 def _shap(values: np.ndarray, X: np.ndarray, fit: dict[str, Any]) -> Plot:
     """values [rows, columns, outputs]: one dot a row; of several outputs the mean absolute value."""
-    names = [shown_name(name) for name in fit["explained_columns"]]
+    explained = fit["explained"]
+    names = [shown_name(name) for name in explained["columns"]]
+    of_rows = f"Of {len(values):,} held-out rows, " + (
+        "by TreeSHAP." if explained["exact"] else "approximated from sampled orders of the columns."
+    )
     strength = np.abs(values).mean(axis=(0, 2))
     order = np.argsort(-strength, kind="stable")[:_MOST_BARS][::-1]
     figure, axes = new_figure(height=1.4 + 0.3 * len(order))
     axes.set_yticks(range(len(order)), [names[j] for j in order])
     if values.shape[2] > 1:
         axes.barh(range(len(order)), strength[order])
-        axes.set(xlabel=f"mean absolute SHAP value over rows and classes ({fit['explained_output']})")
-        return Plot("SHAP values", "How far a column moves the prediction, on average.", as_svg(figure))
+        axes.set(xlabel=f"mean absolute SHAP value over rows and classes ({explained['output']})")
+        caption = f"How far a column moves the prediction, on average. {of_rows}"
+        return Plot("SHAP values", caption, as_svg(figure))
     jitter = np.random.default_rng(0).uniform(-0.3, 0.3, len(values))
     for position, j in enumerate(order):
         known = ~np.isnan(X[:, j])
@@ -271,12 +282,11 @@ def _shap(values: np.ndarray, X: np.ndarray, fit: dict[str, Any]) -> Plot:
     bar.set_label("value of the column")
     bar.outline.set_visible(False)
     axes.axvline(0, color="black", linewidth=0.8)
-    what = {
-        "log-odds": f"log-odds of {shown_name(fit['labels'][1])}" if fit["labels"] else "",
-        "probability": f"probability of {shown_name(fit['labels'][1])}" if fit["labels"] else "",
-    }.get(fit["explained_output"], shown_name(fit["target"]))
+    what = shown_name(fit["target"])
+    if fit["labels"]:
+        what = f"{explained['output']} of {shown_name(fit['labels'][1])}"
     axes.set(xlabel=f"what the column adds to: {what}")
-    caption = "One dot a held-out row; grey: missing. Of categories, rare ones are high."
+    caption = f"One dot a row; grey: missing. Of categories, rare ones are high. {of_rows}"
     return Plot("SHAP values", caption, as_svg(figure))
 
 

@@ -23,14 +23,14 @@ from fullspan.core.progress import progress
 from fullspan.core.runs import Run
 from fullspan.pipelines.candidates import BASELINE, CANDIDATES, make_estimator
 from fullspan.pipelines.fit_config import FitConfig
-from fullspan.pipelines.problem import Fold, Problem, described, make_folds, read_problem
+from fullspan.pipelines.problem import Fold, Problem, make_folds, read_problem
 from fullspan.pipelines.scores import Score, deciding_score, score_of_folds, scores_of
 
 if TYPE_CHECKING:
     from fullspan.estimators.table import TableModel
 
 MODEL_FILE = "model.fullspan"
-_SHARES = (0.1, 0.2, 0.4, 0.7)
+_SHARES = (0.1, 0.2, 0.4)
 
 
 class FitStopped(KeyboardInterrupt):
@@ -74,12 +74,14 @@ def fit(config: FitConfig) -> Path:
             f"--data-sha256: {config.data} is not the table that was meant: its SHA-256 is {digest}",
             "bring the table back, or leave the option away (of a run: begin another)",
         )
-    folds = make_folds(problem, config.folds, config.seed)
+    folds = make_folds(problem, problem.folds, config.seed)
     run = Run.open(config.run) if config.run is not None else Run.create("runs", "fit")
     with run, _on_a_stop(run.path):
         _check_unused(run.path, config.resume)  # again: another process may have been here meanwhile
         print(f"run directory: {run.path}", flush=True)
         kept = _begin(run.path, config.model_copy(update={"data_sha256": digest}))
+        from fullspan.pipelines.fit_notes import described
+
         for line in [*described(problem, config), *([f"{kept} fits were done before"] if kept else [])]:
             print(line, flush=True)
         _compare_and_keep(run, problem, config, folds)
@@ -161,7 +163,6 @@ def _compare_and_keep(run: Run, problem: Problem, config: FitConfig, folds: list
     names = [BASELINE, *config.names()]
     with progress(len(names) * len(folds), "cross-validating", unit="fits") as advance:
         for name in names:
-            advance(0, note=name)
             predicted, score = _cross_validate(run.path, name, problem, config, folds, advance)
             held_out[name] = predicted
             board.append(score)
@@ -178,6 +179,7 @@ def _cross_validate(
     """Predictions of each fold's held-out rows, and the leaderboard's line."""
     predicted, scores, seconds = [], [], 0.0
     for index, (train, test) in enumerate(folds):
+        advance(0, note=f"{name}, part {index + 1} of {len(folds)}")
         outputs, took = _fold(path, f"{name}-{index}", name, problem, train, test, config)
         predicted.append(outputs)
         scores.append(scored(problem, test, outputs))
@@ -240,7 +242,7 @@ def fitted(name: str, problem: Problem, rows: np.ndarray, config: FitConfig) -> 
             )
     candidate = CANDIDATES.get(name)
     fill = None if candidate is None or candidate.takes_missing else _medians(X)
-    estimator = make_estimator(name, labels is not None, encoder.is_category, config.seed)
+    estimator = make_estimator(name, labels is not None, encoder.is_category, len(rows), config.seed)
     weight = None if problem.weight is None else problem.weight[rows]
     estimator.fit(X if fill is None else np.where(np.isnan(X), fill, X), y, sample_weight=weight)
     return TableModel(encoder, estimator, config.target, labels, fill), classes
@@ -277,7 +279,7 @@ def _finish(
         curve.append({"rows": len(train), "score": deciding_score(scored(problem, test, held_out[-1]))})
         advance(note="importances")
         model, classes = fitted(best, problem, train, config)
-        important, n_left = importances(model, classes, problem, test, config.seed)
+        important, measured = importances(model, classes, problem, test, config.seed)
         advance(note="SHAP values")
         explained = shap_of(
             model, problem, train, test, [entry["column"] for entry in important], config.seed
@@ -289,16 +291,15 @@ def _finish(
         "labels": None if problem.labels is None else [label_text(label) for label in problem.labels],
         "n_rows": len(problem.y),
         "n_without_target": problem.n_without_target,
-        "folds": config.folds,
+        "folds": problem.folds,
         "columns": [{"name": c.name, "kind": c.kind} for c in problem.encoder.columns],
         "left_out": problem.left_out,
         "leaderboard": [asdict(score) for score in board],
         "best": best,
         "learning_curve": curve,
         "importances": important,
-        "columns_without_importance": n_left,
-        "explained_columns": explained.pop("columns"),
-        "explained_output": explained.pop("output"),
+        "importances_of": measured,
+        "explained": {name: explained.pop(name) for name in ("columns", "output", "exact")},
         "command": f"fullspan predict {path} NEW_DATA",
     }
     tested = np.concatenate([test for _, test in folds])

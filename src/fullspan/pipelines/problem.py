@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,8 @@ if TYPE_CHECKING:
 # Whole numbers are classes if there are few of them, and each comes often enough.
 _MOST_CLASSES_OF_NUMBERS = 20
 _ROWS_OF_A_CLASS = 5
+
+_ONE_VALUE = "name another column by --target, or give rows with other values"
 
 Fold = tuple[np.ndarray, np.ndarray]
 """Row numbers to fit on, and to hold out."""
@@ -46,6 +47,8 @@ class Problem:
         Columns that are not used, and why.
     n_without_target : int
         Rows that were left out because their target is missing.
+    folds : int
+        Parts of the cross-validation.
     """
 
     table: pa.Table
@@ -57,6 +60,7 @@ class Problem:
     order: np.ndarray | None
     left_out: dict[str, str]
     n_without_target: int
+    folds: int
 
 
 def read_problem(config: FitConfig) -> Problem:
@@ -72,18 +76,22 @@ def read_problem(config: FitConfig) -> Problem:
     import pyarrow.compute as pc
 
     from fullspan.estimators.table import infer_columns
-    from fullspan.tables.duck import query
+    from fullspan.tables.duck import read_file
 
-    table = query("SELECT * FROM data", {"data": config.data})
+    table = read_file(config.data)
     unused = _columns_not_learnt_from(table, config)
+    table = _with_numbers(table, [config.target, *([config.weight] if config.weight else [])])
     n_rows, target = table.num_rows, config.target
     _refuse_infinity(table[target], target)
     has_target = pc.invert(pc.is_null(table[target], nan_is_null=True))
     known = table.filter(has_target)
-    if known.num_rows < config.folds:
+    folds = config.n_folds(known.num_rows)
+    if known.num_rows == 0:
+        held = f"column {target!r} holds no value" if n_rows else "the table has no rows"
+        raise DataError(f"{config.data}: {held}", "there is nothing to learn from")
+    if known.num_rows < folds:
         raise DataError(
-            f"{config.data} has {_count(known.num_rows, 'row')} with a {target!r}, "
-            f"fewer than {config.folds} folds",
+            f"{config.data} has {count(known.num_rows, 'row')} with a {target!r}, fewer than {folds} folds",
             "lower --folds or give more rows",
         )
     encoder, left_out = infer_columns(known, target, unused)
@@ -94,7 +102,7 @@ def read_problem(config: FitConfig) -> Problem:
     y, labels = _encode_target(known[target], config)
     groups = None if config.group is None else _groups(known[config.group], config)
     order = None if config.order_by is None else _order(known[config.order_by], config)
-    return Problem(known, y, labels, encoder, weight, groups, order, left_out, n_rows - known.num_rows)
+    return Problem(known, y, labels, encoder, weight, groups, order, left_out, n_rows - known.num_rows, folds)
 
 
 def _columns_not_learnt_from(table: pa.Table, config: FitConfig) -> set[str]:
@@ -104,12 +112,26 @@ def _columns_not_learnt_from(table: pa.Table, config: FitConfig) -> set[str]:
     unused += [("--ignore", name) for name in config.ignore]
     for option, name in [*roles, *unused]:
         if name is not None and name not in table.column_names:
-            raise ConfigError(
-                f"{option}: {config.data} has no column {name!r}", did_you_mean(name, table.column_names)
-            )
+            parts = name.split(",")
+            hint = did_you_mean(name, table.column_names)
+            if option == "--ignore" and set(parts) <= set(table.column_names):
+                hint = f"give the option once for each: {' '.join(f'--ignore {part}' for part in parts)}"
+            raise ConfigError(f"{option}: {config.data} has no column {name!r}", hint)
         if name == config.target and option != "--target":
             raise ConfigError(f"{option}: {name!r} is the target")
     return {name for _, name in unused if name is not None}
+
+
+def _with_numbers(table: pa.Table, names: list[str]) -> pa.Table:
+    """The table with these columns as numbers where their texts stand for such, as in 1,234.5, ? and 7."""
+    from fullspan.estimators.cells import number_form, read_numbers
+    from fullspan.estimators.table import is_text
+
+    for name in names:
+        values = table[name]
+        if is_text(values.type) and (form := number_form(values)) is not None:
+            table = table.set_column(table.column_names.index(name), name, read_numbers(values, form))
+    return table
 
 
 def make_folds(problem: Problem, n: int, seed: int) -> list[Fold]:
@@ -171,7 +193,7 @@ def _encode_target(values: pa.ChunkedArray, config: FitConfig) -> tuple[np.ndarr
     if config.task == "classification" or (config.task == "auto" and whole and few):
         return _classes(pa.chunked_array([y.astype(np.int64)]) if whole else values.cast(pa.string()), config)
     if y.min() == y.max():
-        raise DataError(f"column {name!r} holds one value only: {y[0]:g}")
+        raise DataError(f"--target: column {name!r} holds one value only: {y[0]:g}", _ONE_VALUE)
     return y, None
 
 
@@ -180,17 +202,17 @@ def _classes(values: pa.ChunkedArray, config: FitConfig) -> tuple[np.ndarray, li
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    name, folds = config.target, config.folds
+    name, folds = config.target, config.n_folds(len(values))
     counts = {c["values"]: c["counts"] for c in pc.value_counts(values).to_pylist()}
     if len(counts) < 2:
-        raise DataError(f"column {name!r} holds one class only: {next(iter(counts))!r}")
+        raise DataError(f"--target: column {name!r} holds one class only: {next(iter(counts))!r}", _ONE_VALUE)
     rare = sorted((c for c in counts if counts[c] < folds), key=lambda c: counts[c])
     if rare and config.order_by is None:
         more = f", and {len(rare) - 1} more of its {len(counts)} classes are as rare" if rare[1:] else ""
         lower = f"lower --folds to {counts[rare[0]]}, or " if counts[rare[0]] > 1 else ""
         number = not isinstance(rare[0], str | bool)
         raise DataError(
-            f"class {rare[0]!r} of {name!r} has {_count(counts[rare[0]], 'row')}, "
+            f"class {rare[0]!r} of {name!r} has {count(counts[rare[0]], 'row')}, "
             f"fewer than {folds} folds{more}",
             f"{lower}leave such rows out or join them to another class"
             + ("; if it is a quantity: --task regression" if number else ""),
@@ -221,11 +243,10 @@ def _groups(values: pa.ChunkedArray, config: FitConfig) -> np.ndarray:
     """A number for each distinct value, NULL being one of them."""
     codes = values.combine_chunks().dictionary_encode(null_encoding="encode").indices
     groups = np.asarray(codes.to_numpy(zero_copy_only=False), np.int64)
-    n_groups = len(np.unique(groups))
-    if n_groups < config.folds:
+    n_groups, folds = len(np.unique(groups)), config.n_folds(len(values))
+    if n_groups < folds:
         raise DataError(
-            f"--group: column {config.group!r} has {_count(n_groups, 'value')}, "
-            f"fewer than {config.folds} folds",
+            f"--group: column {config.group!r} has {count(n_groups, 'value')}, fewer than {folds} folds",
             "lower --folds, or name another column",
         )
     return groups
@@ -234,42 +255,33 @@ def _groups(values: pa.ChunkedArray, config: FitConfig) -> np.ndarray:
 def _order(values: pa.ChunkedArray, config: FitConfig) -> np.ndarray:
     import pyarrow.compute as pc
 
+    from fullspan.estimators.cells import is_unsure_day, number_form, read_numbers, time_form
+    from fullspan.estimators.table import as_times, is_text
+
+    if is_text(values.type):
+        if is_unsure_day(values):
+            raise DataError(
+                f"--order-by: does the day or the month come first in {values.drop_null()[0].as_py()!r} "
+                f"of {config.order_by!r}?",
+                "write days as 2024-01-31",
+            )
+        if (form := number_form(values)) is not None:
+            values = read_numbers(values, form)
+        elif (times := as_times(values, time_form(values) or "")) is not None:
+            values = times
     if values.null_count:
         raise DataError(
-            f"--order-by: column {config.order_by!r} is missing in {_count(values.null_count, 'row')}",
+            f"--order-by: column {config.order_by!r} is missing in {count(values.null_count, 'row')}",
             "fill it or leave those rows out",
         )
-    if len(values) <= config.folds:
+    folds = config.n_folds(len(values))
+    if len(values) <= folds:
         raise DataError(
-            f"--order-by: {config.folds} folds need more than {_count(len(values), 'row')}", "lower --folds"
+            f"--order-by: {folds} folds need more than {count(len(values), 'row')}", "lower --folds"
         )
     return np.asarray(pc.sort_indices(values), np.int64)
 
 
-def _count(number: int, noun: str) -> str:
+def count(number: int, noun: str) -> str:
+    """``1 row``, ``1,000 rows``."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
-def described(problem: Problem, config: FitConfig) -> list[str]:
-    """What was inferred, in lines for a person."""
-    n = len(problem.y)
-    without = (
-        f" ({_count(problem.n_without_target, 'row')} without one left out)"
-        if problem.n_without_target
-        else ""
-    )
-    task = "regression" if problem.labels is None else f"classification, {len(problem.labels)} classes"
-    lines = [f"target: {config.target!r}, {task}; {_count(n, 'row')}{without}"]
-    kinds = [column.kind for column in problem.encoder.columns]
-    plurals = {"number": "numbers", "category": "categories", "time": "times"}
-    found = [
-        f"{kinds.count(kind)} {kind if kinds.count(kind) == 1 else plural}"
-        for kind, plural in plurals.items()
-        if kind in kinds
-    ]
-    lines.append(f"columns to learn from: {', '.join(found)}")
-    lines += [f"left out {name!r}: {reason}" for name, reason in problem.left_out.items()]
-    times = [column.name for column in problem.encoder.columns if column.kind == "time"]
-    if times and config.order_by is None:
-        lines.append(f"if new rows will be later than these, add --order-by {shlex.quote(times[0])}")
-    return lines

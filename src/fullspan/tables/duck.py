@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,7 +32,9 @@ def suffix_of(path: Path) -> str:
     return Path(name.removesuffix(".gz")).suffix
 
 
-def connect(tables: Mapping[str, Path | pa.Table], writable: Path | None = None) -> duckdb.DuckDBPyConnection:
+def connect(
+    tables: Mapping[str, Path | pa.Table], writable: Path | None = None, texts: Collection[str] = ()
+) -> duckdb.DuckDBPyConnection:
     """A connection in which the tables are views, and which can read nothing else.
 
     Parameters
@@ -41,6 +43,8 @@ def connect(tables: Mapping[str, Path | pa.Table], writable: Path | None = None)
         Files by suffix: Parquet, JSONL, JSON, CSV.
     writable : path, optional
         The one file that COPY may write.
+    texts : collection of str, optional
+        Columns of CSV files whose values stay texts as they are written.
 
     Raises
     ------
@@ -66,7 +70,7 @@ def connect(tables: Mapping[str, Path | pa.Table], writable: Path | None = None)
         connection.execute("SET enable_external_access = false")
         for name, source in tables.items():
             if isinstance(source, Path):
-                _add_file(connection, name, source)
+                _add_file(connection, name, source, texts)
             else:
                 connection.register(name, source)
         connection.execute("SET lock_configuration = true")
@@ -76,9 +80,11 @@ def connect(tables: Mapping[str, Path | pa.Table], writable: Path | None = None)
     return connection
 
 
-def _add_file(connection: duckdb.DuckDBPyConnection, name: str, path: Path) -> None:
+def _add_file(connection: duckdb.DuckDBPyConnection, name: str, path: Path, texts: Collection[str]) -> None:
     import duckdb
 
+    if path.is_dir():
+        raise DataError(f"table {name}: {path} is a folder, expected a file")
     suffix = suffix_of(path)
     if suffix not in _SUFFIXES:
         raise DataError(f"table {name}: no reader for {path}", "give a .parquet, .jsonl, .json or .csv file")
@@ -93,7 +99,7 @@ def _add_file(connection: duckdb.DuckDBPyConnection, name: str, path: Path) -> N
         if suffix == ".parquet":
             relation = f"read_parquet({quote_path(path)})"
         elif suffix in (".csv", ".tsv"):
-            relation = csv_relation(connection, path, "," if suffix == ".csv" else "\t")
+            relation = csv_relation(connection, path, "," if suffix == ".csv" else "\t", texts)
         else:
             relation = json_relation(connection, path, "auto" if suffix == ".json" else "newline_delimited")
         connection.execute(f"CREATE TEMP VIEW {quote(name)} AS SELECT * FROM {relation}")
@@ -116,7 +122,7 @@ def prepare(connection: duckdb.DuckDBPyConnection, query: str, names: Mapping[st
     return translate(query, {name: schema(connection, name) for name in names})
 
 
-def query(hiveql: str, tables: Mapping[str, Path | str | pa.Table]) -> pa.Table:
+def query(hiveql: str, tables: Mapping[str, Path | str | pa.Table], texts: Collection[str] = ()) -> pa.Table:
     """Run a HiveQL query and return its rows.
 
     Parameters
@@ -125,6 +131,8 @@ def query(hiveql: str, tables: Mapping[str, Path | str | pa.Table]) -> pa.Table:
         One query; see `fullspan.tables.hiveql.translate`.
     tables : mapping of str to path or pyarrow.Table
         What the query's table names stand for.
+    texts : collection of str, optional
+        Columns of CSV files whose values stay texts as they are written.
 
     Raises
     ------
@@ -143,12 +151,40 @@ def query(hiveql: str, tables: Mapping[str, Path | str | pa.Table]) -> pa.Table:
     import duckdb
 
     sources = {name: Path(source) if isinstance(source, str) else source for name, source in tables.items()}
-    with connect(sources) as connection:
+    with connect(sources, texts=texts) as connection:
         sql = prepare(connection, hiveql, sources)
         try:
             return connection.sql(sql).to_arrow_table()
         except duckdb.Error as error:
             raise _run_error(error) from None
+
+
+def read_file(path: Path, texts: Collection[str] = ()) -> pa.Table:
+    """Read a Parquet, CSV, JSONL or JSON file.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+    texts : collection of str, optional
+        Columns of a CSV file whose values stay texts as they are written.
+
+    Raises
+    ------
+    DataError
+        If the file cannot be read.
+
+    Examples
+    --------
+    >>> read_file(Path("people.xls"))
+    Traceback (most recent call last):
+    ...
+    fullspan.core.errors.DataError: no reader for people.xls
+    hint: give a .parquet, .jsonl, .json or .csv file
+    """
+    try:
+        return query("SELECT * FROM data", {"data": path}, texts)
+    except DataError as error:
+        raise DataError(error.message.removeprefix("table data: "), error.hint) from None
 
 
 def query_to_file(hiveql: str, tables: Mapping[str, Path], out: Path) -> tuple[int, list[str]]:

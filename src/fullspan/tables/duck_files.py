@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import gzip
+import itertools
 import json
 import re
+from collections.abc import Collection, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +26,7 @@ _CSV_TYPES = (
     "auto_type_candidates = ['BOOLEAN', 'BIGINT', 'HUGEINT', 'DOUBLE', 'DATE', 'TIMESTAMP', 'VARCHAR'], "
     "dateformat = '%Y-%m-%d', timestampformat = '%Y-%m-%d %H:%M:%S'"
 )
+_LINES_FOR_A_DELIMITER = 20
 _SCALARS_OF_STRINGS = ("date", "time", "timestamp", "uuid")
 
 
@@ -42,10 +46,21 @@ def quote_path(path: Path) -> str:
     return quote_string(escape_glob(str(path.resolve())))
 
 
-def csv_relation(connection: duckdb.DuckDBPyConnection, path: Path, delimiter: str) -> str:
+def csv_relation(
+    connection: duckdb.DuckDBPyConnection, path: Path, delimiter: str, texts: Collection[str] = ()
+) -> str:
     """The call that reads a CSV file: the first line names the columns, every other is a row of as many.
 
-    Types are found from all rows. Whole numbers that no bigint holds stay text.
+    Types are found from all rows. Whole numbers that no bigint holds stay text, and so do yes and no, which
+    come back as they were written. Where the delimiter parts no columns, semicolons, tabs or bars may do it.
+
+    Parameters
+    ----------
+    connection : duckdb.DuckDBPyConnection
+    path : pathlib.Path
+    delimiter : str
+    texts : collection of str, optional
+        Columns that stay text whatever they hold.
 
     Raises
     ------
@@ -54,6 +69,7 @@ def csv_relation(connection: duckdb.DuckDBPyConnection, path: Path, delimiter: s
     """
     import duckdb
 
+    delimiter = _delimiter(path, delimiter)
     header = _header(path, delimiter)
     file = quote_path(path)
     dialect = (
@@ -76,20 +92,50 @@ def csv_relation(connection: duckdb.DuckDBPyConnection, path: Path, delimiter: s
         raise DataError(first_line(error)) from None
     if len(found.columns) != len(header):
         raise DataError(f"line 1 names {len(header)} columns, {len(found.columns)} were found")
-    wide = [
-        f"{quote_string(name)}: 'VARCHAR'"
-        for name, type_ in zip(found.columns, found.types, strict=True)
-        if type_.id == "hugeint"
-    ]
-    types = f", types = {{{', '.join(wide)}}}" if wide else ""
-    return f"read_csv({file}, {detected}{types})"
+    kinds = {name: type_.id for name, type_ in zip(found.columns, found.types, strict=True)}
+    as_text = {name for name, kind in kinds.items() if kind == "hugeint" or name in texts}
+    flags = [name for name, kind in kinds.items() if kind == "boolean" and name not in as_text]
+    as_text.update(_not_true_or_false(connection, f"read_csv({file}, {_typed(detected, flags)})", flags))
+    return f"read_csv({file}, {_typed(detected, sorted(as_text))})"
+
+
+def _typed(options: str, texts: list[str]) -> str:
+    """Options of a reader of CSV with some columns kept as texts."""
+    if not texts:
+        return options
+    types = ", ".join(f"{quote_string(name)}: 'VARCHAR'" for name in texts)
+    return f"{options}, types = {{{types}}}"
+
+
+def _not_true_or_false(connection: duckdb.DuckDBPyConnection, relation: str, names: list[str]) -> list[str]:
+    """Of columns that DuckDB takes for booleans, those that are written in other words: yes, no, t, f."""
+    if not names:
+        return []
+    tests = ", ".join(f"bool_and(lower({quote(name)}) IN ('true', 'false'))" for name in names)
+    found = connection.execute(f"SELECT {tests} FROM {relation}").fetchone() or ()
+    return [name for name, plain in zip(names, found, strict=True) if plain is False]
+
+
+def _delimiter(path: Path, usual: str) -> str:
+    """What parts the columns: another sign if the usual one does not, and the first lines agree on it."""
+    for sign in (usual, ";", "\t", "|"):
+        with contextlib.suppress(OSError, EOFError, UnicodeError, csv.Error):
+            lines = list(itertools.islice(_lines(path, sign), _LINES_FOR_A_DELIMITER))
+            widths = {len(line) for line in lines}
+            if lines and len(lines[0]) > 1 and (sign == usual or len(widths) == 1):
+                return sign
+    return usual
+
+
+def _lines(path: Path, delimiter: str) -> Iterator[list[str]]:
+    opened = gzip.open if path.name.lower().endswith(".gz") else open
+    with opened(path, "rt", encoding="utf-8-sig", newline="") as handle:
+        yield from csv.reader(handle, delimiter=delimiter, strict=True)
 
 
 def _header(path: Path, delimiter: str) -> list[str]:
-    opened = gzip.open if path.name.lower().endswith(".gz") else open
     try:
-        with opened(path, "rt", encoding="utf-8-sig", newline="") as handle:
-            header = next(csv.reader(handle, delimiter=delimiter, strict=True))
+        header = next(_lines(path, delimiter))
     except (OSError, EOFError, UnicodeError, csv.Error) as error:
         raise DataError(f"line 1: {error}") from None
     if not header:

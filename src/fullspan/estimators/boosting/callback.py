@@ -61,6 +61,16 @@ class LearningRateScheduler(TrainingCallback):
     ------
     TypeError
         If it is neither.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fullspan.estimators import XGBRegressor
+    >>> X = np.arange(20.0)[:, None]
+    >>> model = XGBRegressor(n_estimators=3, callbacks=[LearningRateScheduler([1.0, 0.0, 0.0])])
+    >>> booster = model.fit(X, X[:, 0]).get_booster()  # its last two trees add nothing
+    >>> bool((booster.predict(X) == booster[:2].predict(X)).all())
+    True
     """
 
     def __init__(self, learning_rates: Callable[[int], float] | Sequence[float]) -> None:
@@ -99,6 +109,16 @@ class EarlyStopping(TrainingCallback):
     ValueError
         If `min_delta` is negative; while fitting, if there is no such set or metric, or with `save_best` if
         the booster is "gblinear".
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fullspan.estimators import XGBRegressor
+    >>> X = np.arange(20.0)[:, None]
+    >>> model = XGBRegressor(n_estimators=50, callbacks=[EarlyStopping(rounds=2, save_best=True)])
+    >>> _ = model.fit(X, X[:, 0], eval_set=[(X, -X[:, 0])], verbose=False)  # each round is worse there
+    >>> model.best_iteration, model.get_booster().num_boosted_rounds()
+    (0, 1)
     """
 
     def __init__(
@@ -176,6 +196,16 @@ class EvaluationMonitor(TrainingCallback):
     ------
     ValueError
         If `period` is not positive.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fullspan.estimators import XGBRegressor
+    >>> X, lines = np.arange(20.0)[:, None], []
+    >>> model = XGBRegressor(n_estimators=3, callbacks=[EvaluationMonitor(period=2, logger=lines.append)])
+    >>> _ = model.fit(X, X[:, 0], eval_set=[(X, X[:, 0])], verbose=False)
+    >>> [line.split("-rmse")[0] for line in lines]
+    ['[0]\\tvalidation_0', '[2]\\tvalidation_0']
     """
 
     def __init__(
@@ -220,6 +250,18 @@ class TrainingCheckPoint(TrainingCallback):
         Pickle the `Booster`, parameters and all, to ``<name>_<round>.pkl`` instead.
     interval : int, default=100
         Rounds between two files.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> import numpy as np
+    >>> from fullspan.estimators import XGBRegressor
+    >>> X = np.arange(20.0)[:, None]
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     model = XGBRegressor(n_estimators=5, callbacks=[TrainingCheckPoint(folder, interval=2)])
+    ...     _ = model.fit(X, X[:, 0])
+    ...     sorted(os.listdir(folder))
+    ['model_2.ubj', 'model_4.ubj']
     """
 
     default_format = "ubj"

@@ -43,6 +43,15 @@ class LightGBMModel(Saveable):
     average : bool
         Whether the margins are the mean over the rounds (boosting=rf), not the sum.
     feature_names : list of str
+
+    Examples
+    --------
+    >>> stump = TreeEnsemble(
+    ...     1, 1, base_score=[0.0], tree_start=[0, 3], tree_group=[0], tree_weight=[1.0],
+    ...     left=[1, -1, -1], right=[2, -1, -1], feature=[0, 0, 0], threshold=[2.0, 0, 0],
+    ...     default_left=[True, False, False], value=[0.0, -1.0, 1.0], gain=[3.0, 0, 0], cover=[4.0, 1, 3])
+    >>> LightGBMModel(stump, "binary sigmoid:1").predict(np.array([[1.0], [3.0]])).round(3)
+    array([0.269, 0.731], dtype=float32)
     """
 
     def __init__(
@@ -105,6 +114,13 @@ def read(path: str | Path) -> LightGBMModel:
     ------
     CheckpointError
         If the file is missing, damaged, or uses what is not supported; the message names file and key.
+
+    Examples
+    --------
+    >>> read("nothing.txt")
+    Traceback (most recent call last):
+    ...
+    fullspan.core.errors.CheckpointError: nothing.txt cannot be read: No such file or directory
     """
     path = Path(path)
     return LightGBMModel(*parse(Path(path)))
@@ -120,6 +136,18 @@ def write(path: str | Path, model: LightGBMModel) -> None:
     CheckpointError
         If LightGBM has no form for it: a split that sends missing categories with the listed ones, or outputs
         whose trees do not take turns.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> stump = TreeEnsemble(
+    ...     1, 1, base_score=[0.0], tree_start=[0, 3], tree_group=[0], tree_weight=[1.0],
+    ...     left=[1, -1, -1], right=[2, -1, -1], feature=[0, 0, 0], threshold=[2.0, 0, 0],
+    ...     default_left=[True, False, False], value=[0.0, -1.0, 1.0], gain=[3.0, 0, 0], cover=[4.0, 1, 3])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write(f"{folder}/model.txt", LightGBMModel(stump, "regression"))
+    ...     read(f"{folder}/model.txt").predict(np.array([[1.0], [3.0]]))
+    array([-1.,  1.])
     """
     e = model.ensemble
     if not np.array_equal(e.tree_group, np.arange(e.n_trees) % e.n_groups):

@@ -389,6 +389,13 @@ def split_queries(X: Any, qid: Any) -> tuple[Any, Any]:
     ------
     ValueError
         If queries are given beside it.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> X, qid = split_queries(pd.DataFrame({"x": [1.0, 2.0], "qid": [7, 7]}), None)
+    >>> list(X), qid.tolist()
+    (['x'], [7, 7])
     """
     if not (is_frame(X) and "qid" in X.columns):
         return X, qid
