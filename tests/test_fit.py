@@ -18,7 +18,8 @@ import pytest
 
 from fullspan.core.errors import ConfigError, DataError, RunError
 from fullspan.estimators.table import infer_columns
-from fullspan.pipelines.explaining import sampled_shap
+from fullspan.pipelines.candidates import ROWS_OF_A_PART, make_estimator
+from fullspan.pipelines.explaining import sampled_shap, shap_of
 from fullspan.pipelines.fit_config import FitConfig
 from fullspan.pipelines.fit_notes import described
 from fullspan.pipelines.fit_report import remarks
@@ -441,6 +442,30 @@ def test_sampled_shap_values() -> None:
     np.testing.assert_allclose(values.sum(axis=1), twisted(X) - twisted(background), atol=1e-12)
 
 
+@pytest.mark.parametrize("name", ["tree", "forest", "bagging", "adaboost", "gbdt", "xgb"])
+@pytest.mark.parametrize("target", ["rich", "income"])
+def test_shap_values_add_up_to_what_a_model_says(name: str, target: str, table: Path) -> None:
+    config = FitConfig.build(
+        {"data": table, "target": target, "ignore": ["rich" if target == "income" else "income"]}
+    )
+    problem = read_problem(config)
+    train, test = np.arange(200), np.arange(200, 240)
+    model, _ = fitted(name, problem, train, config)
+    columns = [column.name for column in model.encoder.columns]
+    found = shap_of(model, problem, train, test, columns, 0)
+    assert found["exact"] == (name != "adaboost" or target == "rich")
+    values = found["shap"]
+    assert values.shape == (40, 3, 1)
+    X = model.encoder.encode(problem.table.take(np.random.default_rng(0).permutation(test)))
+    said = model.outputs(X)[:, -1]
+    if found["output"] == "log-odds":
+        said = np.log(said / (1 - said))
+    elif found["output"] == "votes":
+        said = model.estimator.decision_function(model.filled(X))
+    if found["exact"]:  # all but the expectation, which is the same for every row
+        np.testing.assert_allclose(np.ptp(said - values[:, :, 0].sum(axis=1)), 0, atol=1e-4 * np.ptp(said))
+
+
 def test_remarks_warn_of_a_useless_and_of_a_perfect_model() -> None:
     def fit_with(best: float, baseline: float) -> dict[str, object]:
         lines = [
@@ -460,6 +485,21 @@ def test_remarks_warn_of_a_useless_and_of_a_perfect_model() -> None:
     assert list(remarks(fit_with(0.5, 1.0))) == []
     assert "no model beats the baseline" in next(remarks(fit_with(1.1, 1.0)))
     assert "--ignore 'z'" in next(remarks(fit_with(0.01, 1.0)))
+    large = fit_with(0.5, 1.0) | {"n_rows": 300_000, "folds": 3}
+    large["leaderboard"].append({"model": "forest", "scores": {"rmse": 0.6}})
+    assert "a random part of the rows, so that it ends in minutes: 100,000 (forest)" in next(remarks(large))
+
+
+def test_a_large_table_has_fewer_folds_and_bounded_trees() -> None:
+    config = FitConfig.build({"data": "t.csv", "target": "y"})
+    assert (config.n_folds(99_999), config.n_folds(100_000)) == (5, 3)
+    assert FitConfig.build({"data": "t.csv", "target": "y", "folds": 4}).n_folds(10**6) == 4
+    none = np.zeros(3, bool)
+    for name, n in ROWS_OF_A_PART.items():
+        options = make_estimator(name, True, none, 2 * n, 0).get_params()
+        assert options["subsample" if name == "gbdt" else "max_samples"] == 0.5
+        options = make_estimator(name, True, none, n, 0).get_params()
+        assert options["subsample" if name == "gbdt" else "max_samples"] in (1.0, None)
 
 
 def test_classification_from_the_command_line(table: Path, tmp_path: Path) -> None:

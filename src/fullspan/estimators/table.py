@@ -334,6 +334,15 @@ class TableModel(Saveable):
         Of a classifier, what its classes 0, 1, ... stand for in the target; None for a regressor.
     fill : ndarray or None
         Stands for missing values where the estimator takes none, float64 [n_features].
+
+    Examples
+    --------
+    >>> from fullspan.estimators import DecisionTreeRegressor
+    >>> table = pa.table({"town": ["Bonn", "Trier", "Bonn"], "y": [1.0, 2.0, 1.0]})
+    >>> encoder, _ = infer_columns(table, "y")
+    >>> tree = DecisionTreeRegressor().fit(encoder.encode(table), table["y"])
+    >>> TableModel(encoder, tree, "y", None, None).predict(pa.table({"town": ["Trier"]})).to_pylist()
+    [{'prediction': 2.0}]
     """
 
     def __init__(

@@ -28,39 +28,77 @@ def _steps() -> Iterator[tuple[str, Callable[[], Any]]]:
     X = rng.normal(size=(_N_ROWS, 3))
     X[::7, 0] = np.nan
     X[:, 2] = rng.integers(0, 3, _N_ROWS)  # categories
+    yield from _trees_and_forests(X)
+    yield from _additive(np.nan_to_num(X))
+    yield from _xgb(X)
+
+
+def _fit(estimator: Any, X: Any, y: np.ndarray) -> Any:
+    return estimator.fit(X, y).predict(X)
+
+
+def _targets() -> tuple[np.ndarray, np.ndarray]:
+    """Two classes, and three."""
+    return np.arange(_N_ROWS) % 2, np.arange(_N_ROWS) % 3
+
+
+def _trees_and_forests(X: np.ndarray) -> Iterator[tuple[str, Callable[[], Any]]]:
+    (two, three), value = _targets(), X[:, 1]
     whole = np.nan_to_num(X)
-    two, three, value = np.arange(_N_ROWS) % 2, np.arange(_N_ROWS) % 3, X[:, 1]
     category = np.array([False, False, True])
-    kinds = ["q", "q", "c"]
-
-    def fit(estimator: Any, X: Any, y: np.ndarray) -> Any:
-        return estimator.fit(X, y).predict(X)
-
-    yield "tree", lambda: fit(estimators.DecisionTreeClassifier(categorical_features=category), X, three)
-    yield "tree", lambda: fit(estimators.DecisionTreeRegressor(categorical_features=category), X, value)
+    yield "tree", lambda: _fit(estimators.DecisionTreeClassifier(categorical_features=category), X, three)
+    yield "tree", lambda: _fit(estimators.DecisionTreeRegressor(categorical_features=category), X, value)
+    yield "tree", lambda: _fit(estimators.DecisionTreeRegressor(criterion="absolute_error"), X, value)
     sparse = csr_matrix(np.where(whole > 0, whole, 0.0))
-    yield "tree", lambda: fit(estimators.DecisionTreeClassifier(), sparse, two)
-    yield "forest", lambda: fit(estimators.RandomForestClassifier(3, categorical_features=category), X, three)
-    yield "forest", lambda: fit(estimators.RandomForestRegressor(3, categorical_features=category), X, value)
-    # From 2,000 rows on forests grow on histograms.
-    many, classes = np.tile(X, (40, 1)), np.tile(two, 40)
+    yield "tree", lambda: _fit(estimators.DecisionTreeClassifier(ccp_alpha=0.01), sparse, two)
     yield (
         "forest",
-        lambda: fit(estimators.RandomForestClassifier(1, categorical_features=category), many, classes),
+        lambda: _fit(estimators.RandomForestClassifier(3, categorical_features=category), X, three),
     )
-    yield "AdaBoost", lambda: fit(estimators.AdaBoostClassifier(n_estimators=2), whole, three)
-    yield "AdaBoost", lambda: fit(estimators.AdaBoostClassifier(n_estimators=2), whole, two)
-    yield "AdaBoost", lambda: fit(estimators.AdaBoostRegressor(n_estimators=2), whole, value)
-    yield "GBDT", lambda: fit(estimators.GradientBoostingClassifier(n_estimators=2), whole, three)
+    yield "forest", lambda: _fit(estimators.RandomForestRegressor(3, categorical_features=category), X, value)
+    # From 2,000 rows on forests grow on histograms. A table's columns often lie one behind the other.
+    many, classes = np.tile(X, (40, 1)), np.tile(two, 40)
+    binned = estimators.RandomForestClassifier(1, categorical_features=category)
+    yield "forest", lambda: _fit(binned, many, classes)
+    yield "forest", lambda: _fit(estimators.RandomForestClassifier(1), many, classes)
+    yield "forest", lambda: _fit(estimators.RandomForestClassifier(1), np.asfortranarray(many), classes)
+
+
+def _additive(X: np.ndarray) -> Iterator[tuple[str, Callable[[], Any]]]:
+    (two, three), value = _targets(), X[:, 1]
+    for y in (three, two):
+        yield "AdaBoost", lambda y=y: _fit(estimators.AdaBoostClassifier(n_estimators=2), X, y)  # type: ignore[misc]
+    yield "AdaBoost", lambda: _fit(estimators.AdaBoostRegressor(n_estimators=2), X, value)
+    yield "GBDT", lambda: _fit(estimators.GradientBoostingClassifier(n_estimators=2), X, three)
     stochastic = estimators.GradientBoostingClassifier(n_estimators=2, subsample=0.5)
-    yield "GBDT", lambda: fit(stochastic, whole, two)
+    yield "GBDT", lambda: _fit(stochastic, X, two)
     exponential = estimators.GradientBoostingClassifier(n_estimators=2, loss="exponential")
-    yield "GBDT", lambda: fit(exponential, whole, two)
-    yield "GBDT", lambda: fit(estimators.GradientBoostingRegressor(n_estimators=2), whole, value)
+    yield "GBDT", lambda: _fit(exponential, X, two)
+    yield "GBDT", lambda: _fit(estimators.GradientBoostingRegressor(n_estimators=2), X, value)
+
+
+def _xgb(X: np.ndarray) -> Iterator[tuple[str, Callable[[], Any]]]:
+    (two, three), value = _targets(), X[:, 1]
+    kinds = ["q", "q", "c"]
     for y in (two, three):
         model = estimators.XGBClassifier(n_estimators=2, enable_categorical=True, feature_types=kinds)
-        yield "XGB", lambda model=model, y=y: fit(model, X, y)  # type: ignore[misc]
+        yield "XGB", lambda model=model, y=y: _fit(model, X, y)  # type: ignore[misc]
         yield "XGB", lambda model=model: model.shap_values(X)  # type: ignore[misc]
-    for method in ("hist", "exact"):
-        regressor = estimators.XGBRegressor(n_estimators=2, tree_method=method)
-        yield f"XGB {method}", lambda model=regressor: fit(model, X, value)  # type: ignore[misc]
+        yield "XGB", lambda model=model: model.shap_interaction_values(X)  # type: ignore[misc]
+    several = np.column_stack([value, -value])
+    for options, y in (
+        ({}, value),
+        ({"tree_method": "exact"}, value),
+        ({"tree_method": "approx"}, value),
+        ({"booster": "gblinear"}, value),
+        ({"objective": "reg:absoluteerror"}, value),
+        ({"multi_strategy": "multi_output_tree"}, several),
+    ):
+        regressor = estimators.XGBRegressor(n_estimators=2, **options)
+        data = np.nan_to_num(X) if "booster" in options else X
+        named = " ".join(options.values())
+        yield f"XGB {named}".strip(), lambda model=regressor, X=data, y=y: _fit(model, X, y)  # type: ignore[misc]
+    queries = np.arange(_N_ROWS) // 8
+    for objective in ("rank:ndcg", "rank:pairwise"):
+        ranker = estimators.XGBRanker(n_estimators=2, objective=objective)
+        yield "XGB ranking", lambda model=ranker: model.fit(X, three, qid=queries)  # type: ignore[misc]
