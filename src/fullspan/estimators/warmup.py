@@ -83,6 +83,9 @@ def _xgb(X: np.ndarray) -> Iterator[tuple[str, Callable[[], Any]]]:
     for y in (two, three):
         model = estimators.XGBClassifier(n_estimators=2, enable_categorical=True, feature_types=kinds)
         yield "XGB", lambda model=model, y=y: _fit(model, X, y)  # type: ignore[misc]
+        # Many rows are looked up by the codes of their thresholds.
+        yield "XGB", lambda model=model: model.predict(np.tile(X, (1000, 1)))  # type: ignore[misc]
+        yield "XGB", lambda model=model: model.apply(X)  # type: ignore[misc]
         yield "XGB", lambda model=model: model.shap_values(X)  # type: ignore[misc]
         yield "XGB", lambda model=model: model.shap_interaction_values(X)  # type: ignore[misc]
     several = np.column_stack([value, -value])
