@@ -14,7 +14,7 @@ BASELINE = "baseline"
 _MOST_AT_A_SPLIT = 200
 # Of very many rows each tree of a forest or bag, and each round of gbdt, gets as many drawn at random: the
 # next one gets others, and together they cost what a user waits for. `fit_report.remarks` says so.
-ROWS_OF_A_PART = {"forest": 100_000, "bagging": 10_000, "gbdt": 50_000}
+ROWS_OF_A_PART = {"forest": 100_000, "bagging": 10_000, "gbdt": 20_000}
 _MANY_ROWS = 50_000
 
 
