@@ -54,6 +54,17 @@ def fails(monkeypatch, capsys):
         ({"repetition_penalty": 0}, "repetition_penalty: .*greater than 0, got 0"),
         ({"seed": -1}, "seed: .*greater than or equal to 0, got -1"),
         ({"stop": ["ok", ""]}, "stop.1: .*at least 1 character"),
+        ({"typical_p": 0}, "typical_p: .*greater than 0, got 0"),
+        ({"presence_penalty": 2.1}, "presence_penalty: .*less than or equal to 2, got 2.1"),
+        ({"frequency_penalty": -3}, "frequency_penalty: .*greater than or equal to -2, got -3"),
+        ({"logit_bias": {5: 101}}, "logit_bias.5: .*less than or equal to 100, got 101"),
+        ({"logit_bias": {300: 1}}, "token id 300 is not in the vocabulary of 259"),
+        ({"logit_bias": {-1: 1}}, "token id -1 is not in the vocabulary"),
+        ({"logit_bias": {"two": 1}}, "'two' is 3 tokens in this vocabulary, expected one\nhint: .*'t'"),
+        ({"logit_bias": {67: 1, "a": 1}}, "logit_bias names token 67 \\('a'\\) more than once"),
+        ({"n": 0}, "n must be from 1 to 128, got 0"),
+        ({"n": 10**9}, "n must be from 1 to 128, got 1000000000"),
+        ({"regex": "a", "grammar": "start: /a/"}, "regex and grammar are given; an answer obeys one of them"),
         ({"logprobs": -1}, "logprobs must be 0 or more, got -1"),
         ({"temprature": 1.0}, "no option 'temprature'\nhint: did you mean 'temperature'"),
     ],
@@ -138,6 +149,65 @@ def test_adapter_folder_that_is_none(tiny_chat_model, tmp_path):
         fullspan.load(tiny_chat_model, adapter=tmp_path)
 
 
+def chain(n: int) -> dict[str, object]:
+    """Definitions that each refer to the next one."""
+    links = {f"d{i}": {"$ref": f"#/$defs/d{i + 1}"} for i in range(n)}
+    return {"$ref": "#/$defs/d0", "$defs": {**links, f"d{n}": {"type": "string"}}}
+
+
+@pytest.mark.parametrize(
+    ("constraint", "said"),
+    [
+        ({"json_schema": {"enum": []}}, "json_schema: Unsatisfiable schema: anyOf is empty"),
+        (
+            {"json_schema": {"type": "integer", "minimum": 5, "maximum": 3}},
+            r"json_schema: .*\(5\) is greater",
+        ),
+        ({"json_schema": {"type": "array", "uniqueItems": True}}, 'json_schema: .*"uniqueItems"'),
+        ({"json_schema": {"type": "string", "format": "color"}}, "json_schema: Unknown format: color"),
+        ({"json_schema": {"$ref": "#"}}, "no answer can obey the constraint"),
+        ({"json_schema": {"$ref": "http://127.0.0.1/schema"}}, "json_schema: .*does not fetch resources"),
+        ({"json_schema": chain(1500)}, "json_schema has 1,501 definitions .* at most 500"),
+        ({"json_schema": {"enum": ["x" * 200_000]}}, "json_schema has 200,0.. characters, at most 100,000"),
+        ({"json_schema": '{"a":' * 50 + "1"}, "json_schema is not JSON"),
+        ({"json_schema": '{"a":' * 15_000 + "1" + "}" * 15_000}, "json_schema is nested too deeply"),
+        ({"json_schema": '{"not":' * 500 + "1" + "}" * 500}, "json_schema: "),
+        ({"json_schema": {"const": float("nan")}}, "json_schema is not JSON"),
+        ({"json_schema": "no-such-file.json"}, "json_schema: cannot read 'no-such-file.json': No such file"),
+        ({"regex": "(a"}, "regex: unclosed group"),
+        ({"regex": r"(a)\1"}, "regex: backreferences are not supported"),
+        ({"regex": "(?=a)a"}, "regex: look-around.* is not supported"),
+        ({"regex": r"[^\s\S]"}, "no answer can obey the constraint"),
+        ({"regex": "(" * 60_000 + "a" + ")" * 60_000}, "regex has 120,001 characters"),
+        ({"regex": "(" * 40_000 + "a" + ")" * 40_000}, "regex: "),
+        ({"grammar": "start: nothing"}, 'grammar: .*unknown name: "nothing"'),
+        ({"grammar": 'first: "a"'}, "grammar: Failed to convert .* Expected ::= at line 1"),
+        ({"grammar": "start: " + "(" * 5000 + '"a"' + ")" * 5000}, "grammar: .*nested"),
+        (
+            {"grammar": "start: r0\n" + "".join(f"r{i}: r{i + 1}\n" for i in range(5000))},
+            "grammar has 5,001 colons",
+        ),
+        ({"grammar": Path("no-such.lark")}, "grammar: cannot read 'no-such.lark': No such file"),
+    ],
+)
+def test_constraints_that_cannot_be_obeyed(model, constraint, said):
+    """Some of these end the process, by a stack that overflows, where they reach the library unbounded."""
+    with pytest.raises(ConfigError, match=said):
+        model.generate("Hello", max_tokens=2, **constraint)
+
+
+def test_a_constraint_that_grows_too_hard_while_answering(model):
+    with pytest.raises(DataError, match="the constraint cannot go on from this point of the answer: "):
+        model.generate("Hello", regex="((a{1000}){1000}){1000}", max_tokens=3)
+
+
+def test_a_constraint_needs_a_token_that_ends(model):
+    endless = LanguageModel(model.model, Tokenizer(model.tokenizer.backend), "endless")
+    endless.tokenizer.eos_ids = ()
+    with pytest.raises(ConfigError, match="need a tokenizer with an end-of-text or end-of-turn token"):
+        endless.generate("Hello", regex="a")
+
+
 # At the command line ------------------------------------------------------------------------------
 
 
@@ -157,6 +227,11 @@ def test_command_line_unknown_model(monkeypatch, tmp_path, words, fails):
 
 def test_command_line_option_out_of_range(tiny_chat_model, fails):
     assert "--top-p: " in fails("generate", str(tiny_chat_model), "Hello", "--top-p", "0")
+    assert "--logit-bias: should be TOKEN=BIAS" in fails(
+        "generate", str(tiny_chat_model), "Hello", "--logit-bias", "a"
+    )
+    assert "regex: unclosed group" in fails("chat", str(tiny_chat_model), "--regex", "(a")
+    assert "json_schema is not JSON" in fails("generate", str(tiny_chat_model), "Hello", "--json-schema", "{")
     assert "shown in JSON only" in fails("generate", str(tiny_chat_model), "Hello", "--logprobs", "1")
 
 

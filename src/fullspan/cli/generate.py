@@ -13,7 +13,7 @@ from fullspan.checkpoints.store import find_model
 from fullspan.core.config import Argument, InputPath
 from fullspan.core.errors import ConfigError, DataError
 from fullspan.decoding.constraints import grammar_of
-from fullspan.decoding.options import GenerationOptions
+from fullspan.decoding.options import MOST_SAMPLES, GenerationOptions
 
 
 class GenerateConfig(GenerationOptions):
@@ -26,7 +26,9 @@ class GenerateConfig(GenerationOptions):
         None, description="text to go on from; - or nothing reads standard input"
     )
     adapter: InputPath | None = Field(None, description="folder of a LoRA adapter to add to the model")
-    n: int = Field(1, ge=1, description="answers to give; --temperature above 0 makes them differ")
+    n: int = Field(
+        1, ge=1, le=MOST_SAMPLES, description="answers to give; --temperature above 0 makes them differ"
+    )
     stream: bool = Field(True, description="show text as it comes, where there is one answer")
     format: Literal["text", "json"] = Field(
         "text",

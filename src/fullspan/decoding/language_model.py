@@ -17,7 +17,7 @@ from fullspan.core.errors import ConfigError, DataError
 from fullspan.decoding.constraints import Constraint, ConstraintCompiler, grammar_of
 from fullspan.decoding.generation import Answer, generate
 from fullspan.decoding.logprobs import TokenLogprob
-from fullspan.decoding.options import GenerationOptions, Options, options_from
+from fullspan.decoding.options import MOST_SAMPLES, GenerationOptions, Options, options_from
 from fullspan.decoding.sampler import Sampler, row_generator, token_bias
 from fullspan.decoding.scoring import Score, score_tokens
 from fullspan.decoding.stopping import AnswerText
@@ -148,7 +148,9 @@ class LanguageModel:
         """
         chosen = options_from(options)
         prompts = [prompt] if isinstance(prompt, str) else prompt
-        found = self.answer([self.prompt_ids(each) for each in prompts], chosen, logprobs, n=n or 1)
+        found = self.answer(
+            [self.prompt_ids(each) for each in prompts], chosen, logprobs, n=1 if n is None else n
+        )
         return found[0] if isinstance(prompt, str) and n is None else found
 
     @overload
@@ -195,7 +197,9 @@ class LanguageModel:
         """
         chosen = options_from(options)
         batch = messages if _is_batch(messages) else [cast(Conversation, messages)]
-        found = self.answer([self.chat_ids(each) for each in batch], chosen, logprobs, n=n or 1)
+        found = self.answer(
+            [self.chat_ids(each) for each in batch], chosen, logprobs, n=1 if n is None else n
+        )
         return found if _is_batch(messages) or n is not None else found[0]
 
     def stream(self, prompt: str, **options: Unpack[Options]) -> Stream:
@@ -247,8 +251,8 @@ class LanguageModel:
         """Answer prompts of tokens, each `n` times, as one batch; `after_token` may show progress."""
         if n_logprobs is not None and n_logprobs < 0:
             raise ConfigError(f"logprobs must be 0 or more, got {n_logprobs}")
-        if n < 1:
-            raise ConfigError(f"n must be 1 or more, got {n}")
+        if not 1 <= n <= MOST_SAMPLES:
+            raise ConfigError(f"n must be from 1 to {MOST_SAMPLES}, got {n}")
         answers = self._answers(prompts, options, n)
         if answers:
             for _ in generate(self.model, answers, options, end_ids=self._end_ids, n_logprobs=n_logprobs):

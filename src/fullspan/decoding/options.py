@@ -13,6 +13,9 @@ from pydantic import Field, field_validator, model_validator
 
 from fullspan.core.config import Config
 
+# Most answers to one prompt: each holds a cache of its own.
+MOST_SAMPLES = 128
+
 
 class Sampling(Config):
     """How the next token is chosen.
