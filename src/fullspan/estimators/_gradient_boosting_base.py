@@ -22,6 +22,7 @@ from fullspan.estimators._gradient_boosting_trees import Grower
 from fullspan.estimators._gradient_boosting_watching import HeldOut, Reporter
 from fullspan.estimators.combining import Repeated
 from fullspan.estimators.friedman import Leaves, Objective
+from fullspan.estimators.inspecting import average_of_trees, stands_for
 from fullspan.estimators.tree.cart import DecisionTreeRegressor
 from fullspan.estimators.tree.growing import SEED_LIMIT
 from fullspan.estimators.tree.structure import LEAF
@@ -369,7 +370,23 @@ class GradientBoosting(Repeated):
             leaves[:, *place] = self.estimators_[place].tree_.apply(X)
         return leaves
 
+    def _compute_partial_dependence_recursion(self, grid: Any, target_features: Any) -> np.ndarray:
+        """What `sklearn.inspection.partial_dependence` calls: raw scores [n_trees_per_stage, n_points]."""
+        if self.init is not None:
+            warnings.warn(
+                "Using recursion method with a non-constant init predictor will lead to incorrect partial "
+                f"dependence values. Got init={self.init}.",
+                UserWarning,
+                stacklevel=2,
+            )
+        sums = [
+            average_of_trees([made.tree_ for made in trees], grid, target_features)
+            for trees in self.estimators_.T
+        ]
+        return np.asarray(self.learning_rate * np.array(sums))
+
     def __sklearn_tags__(self) -> Any:
+        stands_for(GradientBoosting, "BaseGradientBoosting")
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         return tags

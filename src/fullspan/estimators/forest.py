@@ -15,6 +15,7 @@ from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.multiclass import check_classification_targets
 
 from fullspan.estimators._forest_base import Forest
+from fullspan.estimators.inspecting import average_of_trees, stands_for
 from fullspan.estimators.tree.cart import DecisionTreeClassifier, DecisionTreeRegressor
 
 
@@ -407,3 +408,12 @@ estimators_samples_
     @staticmethod
     def _loss(values: NDArray[np.float64], y: NDArray[Any]) -> float:
         return float(np.mean((values[:, 0] - y) ** 2))
+
+    def _compute_partial_dependence_recursion(self, grid: Any, target_features: Any) -> NDArray[np.float64]:
+        """What `sklearn.inspection.partial_dependence` calls: (n_points,)."""
+        trees = [estimator.tree_ for estimator in self.estimators_]
+        return average_of_trees(trees, grid, target_features, self._encoder) / len(trees)
+
+    def __sklearn_tags__(self) -> Any:
+        stands_for(RandomForestRegressor, "RandomForestRegressor")
+        return super().__sklearn_tags__()

@@ -72,3 +72,33 @@ def node_depths(left, right, depths):
         if left[node] != -1:
             depths[left[node]] = depths[node] + 1
             depths[right[node]] = depths[node] + 1
+
+
+@kernel()
+def average_over_others(
+    x, column, left, right, feature, threshold, missing_left, category_start, words, weight, value, out
+):
+    """Add to `out` what rows are worth of which only some features are known.
+
+    `column` says where in x a feature stands, -1 where it is not known: both sides of its splits count, by
+    the weight of the rows that they were fitted to. Children come after their parents.
+    """
+    share = np.empty(len(left))
+    categorical = len(category_start) > 0
+    for i in range(x.shape[0]):
+        share[:] = 0.0
+        share[0] = 1.0
+        for node in range(len(left)):
+            if share[node] == 0.0:
+                continue
+            if left[node] == -1:
+                out[i] += share[node] * value[node]
+            elif column[feature[node]] == -1:
+                for child in (left[node], right[node]):
+                    share[child] = share[node] * weight[child] / weight[node]
+            else:
+                start = category_start[node] if categorical else 0
+                stop = category_start[node + 1] if categorical else 0
+                known = x[i, column[feature[node]]]
+                go = goes_left(known, threshold[node], missing_left[node], start, stop, words)
+                share[left[node] if go else right[node]] = share[node]

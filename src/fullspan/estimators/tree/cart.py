@@ -14,6 +14,7 @@ from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
+from fullspan.estimators.inspecting import average_of_trees, stands_for
 from fullspan.estimators.saving import Saveable
 from fullspan.estimators.tree._records import Columns
 from fullspan.estimators.tree.base import BaseDecisionTree
@@ -355,3 +356,11 @@ feature_importances_
         check_is_fitted(self)
         values = self.tree_.predict(self._validate_X_predict(X, check_input))
         return values[..., 0]
+
+    def _compute_partial_dependence_recursion(self, grid: Any, target_features: Any) -> NDArray[np.float64]:
+        """What `sklearn.inspection.partial_dependence` calls: (n_points,)."""
+        return average_of_trees([self.tree_], grid, target_features, self._encoder)
+
+    def __sklearn_tags__(self) -> Any:
+        stands_for(DecisionTreeRegressor, "DecisionTreeRegressor")
+        return super().__sklearn_tags__()

@@ -66,11 +66,16 @@ class CategoryEncoder(Saveable):
         if len(columns) != len(self.categories):
             return X
         coded = np.empty((len(columns[0]) if columns else 0, len(columns)), np.float32)
-        for j, (column, categories) in enumerate(zip(columns, self.categories, strict=True)):
-            coded[:, j] = np.asarray(column, np.float32) if categories is None else _codes(column, categories)
+        for j, column in enumerate(columns):
+            coded[:, j] = self.codes(j, column)
         if hasattr(X, "columns") and hasattr(X, "iloc"):
             return type(X)(coded, columns=X.columns, index=X.index)
         return coded
+
+    def codes(self, feature: int, column: Any) -> NDArray[np.float32]:
+        """A column as it stands in what `transform` returns: float32 of shape (n_samples,)."""
+        categories = self.categories[feature]
+        return np.asarray(column, np.float32) if categories is None else _codes(column, categories)
 
     def n_categories(self) -> NDArray[np.int64]:
         """How many codes each column has; 0 for numeric ones."""

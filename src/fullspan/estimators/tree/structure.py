@@ -10,7 +10,7 @@ import sklearn.utils
 from numpy.typing import NDArray
 
 from fullspan.estimators.saving import Saveable
-from fullspan.estimators.tree._kernels import apply_csr, apply_dense, node_depths
+from fullspan.estimators.tree._kernels import apply_csr, apply_dense, average_over_others, node_depths
 
 LEAF = -1
 UNDEFINED = -2
@@ -227,6 +227,38 @@ class Tree(Saveable):
         if normalize and total > 0.0:
             importances /= total
         return importances
+
+    def compute_partial_dependence(
+        self, X: NDArray[np.float32], target_features: NDArray[np.int64], out: NDArray[np.float64]
+    ) -> None:
+        """Add to `out` the first value that the tree has on average where only some features are known.
+
+        Parameters
+        ----------
+        X : float32 array of shape (n_points, n_known)
+            Values of the features that are known.
+        target_features : int array of shape (n_known,)
+            Which they are.
+        out : float64 array of shape (n_points,)
+            Changed in place.
+        """
+        column = np.full(self.n_features, -1)
+        column[target_features] = np.arange(len(target_features))
+        start, words = self._categories()
+        average_over_others(
+            np.ascontiguousarray(X),
+            column,
+            self.children_left,
+            self.children_right,
+            self.feature,
+            self.threshold,
+            self.missing_go_to_left,
+            start,
+            words,
+            self.weighted_n_node_samples,
+            np.ascontiguousarray(self.value[:, 0, 0]),
+            out,
+        )
 
     def categories_left(self, node: int) -> NDArray[np.int64] | None:
         """The codes that go left at `node`, or None if its split is numeric."""
