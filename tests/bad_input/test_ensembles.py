@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.model_selection import ShuffleSplit
@@ -105,6 +106,17 @@ def test_estimators_that_should_be_fitted_are_not() -> None:
 def test_targets_that_are_no_classes(kind: Any) -> None:
     refused(kind(TREES), "Unknown label type", y=X[:, 0])
     refused(kind(TREES), "Input y contains NaN.", y=np.where(Y, np.nan, 0.0))
+
+
+def test_what_fits_refuse_comes_before_what_estimators_cannot_answer() -> None:
+    class WithoutWeights(RegressorMixin, BaseEstimator):  # type: ignore[misc]
+        def fit(self, X: Any, y: Any) -> Any:
+            return self
+
+    model = StackingRegressor([("a", WithoutWeights()), *LINES[1:]], cv=3)
+    with pytest.raises(TypeError, match="WithoutWeights does not support sample weights"):
+        model.fit(X, Y, sample_weight=np.ones(40))
+    refused(model, "Underlying estimator a does not implement the method")
 
 
 def test_several_targets_at_once() -> None:

@@ -55,16 +55,18 @@ class Stacking(TransformerMixin, NamedEstimators):  # type: ignore[misc]
         params = self._route_fit(names, fit_params)
         left = [(n, e) for n, e in zip(names, estimators, strict=True) if not is_dropped(e)]
         threads = thread_count(self.n_jobs, [estimator for _, estimator in left])
-        self.stack_method_ = [_method_name(name, each, stack_method) for name, each in left]
         rows = None
         if self.cv == "prefit":
             fitted = [estimator for _, estimator in left]
             for estimator in fitted:
                 check_is_fitted(estimator)
+            self.stack_method_ = _method_names(left, stack_method)
             predictions = self._ask(fitted, X)
         else:
             calls = [(fit_one, (clone(estimator), X, y, params[name]["fit"])) for name, estimator in left]
             fitted = list(in_order(calls, threads))
+            # After the fits, which tell first of an estimator that does not take what fit was given.
+            self.stack_method_ = _method_names(left, stack_method)
             splits, rows = self._splits(X, y)
             predict_folds = [
                 (self._out_of_fold, (clone(estimator), X, y, splits, method, params[name]["fit"]))
@@ -205,12 +207,16 @@ class Stacking(TransformerMixin, NamedEstimators):  # type: ignore[misc]
         return _VisualBlock("serial", (first, final), dash_wrapped=False)
 
 
-def _method_name(name: str, estimator: Any, method: str) -> str:
+def _method_names(estimators: list[tuple[str, Any]], method: str) -> list[str]:
     wanted = _ANY_METHOD if method == "auto" else method
-    try:
-        found: str = _check_response_method(estimator, wanted).__name__
-    except AttributeError as error:
-        raise ValueError(f"Underlying estimator {name} does not implement the method {wanted}.") from error
+    found = []
+    for name, estimator in estimators:
+        try:
+            found.append(_check_response_method(estimator, wanted).__name__)
+        except AttributeError as error:
+            raise ValueError(
+                f"Underlying estimator {name} does not implement the method {wanted}."
+            ) from error
     return found
 
 
