@@ -11,7 +11,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_array, validate_data
 
-from fullspan.estimators.boosting._tables import Table, is_frame, is_table, names_of
+from fullspan.estimators.boosting._tables import Table, as_table, is_table, names_of, with_texts_for_names
 from fullspan.estimators.boosting.ranking import RankingGroups
 
 Array = NDArray[Any]
@@ -66,8 +66,7 @@ def features_of(
     """
     if X is None:
         raise TypeError("X is a NoneType, expected an array, a sparse matrix or a table")
-    if hasattr(X, "to_frame") and not hasattr(X, "columns"):
-        X = X.to_frame()  # a column alone
+    X = as_table(X)
     if reset:
         estimator._columns, estimator._categories = (None, None), {}
     if not is_table(X):
@@ -83,10 +82,11 @@ def features_of(
     if reset:
         estimator._columns = table.names, table.kinds
         estimator._categories = {i: table.categories(i) for i in named} | (known or {})
+    X = with_texts_for_names(X)
     _check_names(estimator, X, reset)
-    if is_frame(X) and not named and not estimator._categories:
-        return _numbers(estimator, X, reset, missing)  # which tells what is no number
-    return _checked(table.encoded(estimator._categories), missing)
+    if table.is_plain and not estimator._categories:
+        return _numbers(estimator, X, reset, missing)  # all columns at once
+    return _checked(table.encoded(estimator._categories), missing, fewest=int(reset))
 
 
 def _check_names(estimator: Any, X: Any, reset: bool) -> None:
@@ -102,14 +102,20 @@ def _check_names(estimator: Any, X: Any, reset: bool) -> None:
 def _numbers(estimator: Any, X: Any, reset: bool, missing: float) -> NDArray[np.float32] | sp.csr_matrix:
     allowed: bool | str = False if np.isinf(missing) else "allow-nan"
     out = validate_data(
-        estimator, X, reset=reset, accept_sparse="csr", dtype=np.float32, ensure_all_finite=allowed
+        estimator,
+        X,
+        reset=reset,
+        accept_sparse="csr",
+        dtype=np.float32,
+        ensure_all_finite=allowed,
+        ensure_min_samples=int(reset),
     )
     return _with_nan(out, missing)
 
 
-def _checked(X: Any, missing: float) -> Any:
+def _checked(X: Any, missing: float, fewest: int = 0) -> Any:
     allowed: bool | str = False if np.isinf(missing) else "allow-nan"
-    options = {"dtype": np.float32, "ensure_all_finite": allowed, "ensure_min_samples": 0}
+    options = {"dtype": np.float32, "ensure_all_finite": allowed, "ensure_min_samples": fewest}
     out = check_array(X, accept_sparse="csr", input_name="X", **options)
     return _with_nan(out, missing)
 
@@ -130,13 +136,23 @@ def _with_nan(X: Any, missing: float) -> Any:
 
 def rows_of(X: Any, categories: dict[int, NDArray[Any]], missing: float) -> Any:
     """X as `features_of` gives it, for a model without an estimator; there may be no rows."""
-    if hasattr(X, "to_frame") and not hasattr(X, "columns"):
-        X = X.to_frame()
+    X = as_table(X)
     if is_table(X):
         return _checked(Table(X).encoded(categories), missing)
     if getattr(getattr(X, "dtype", None), "kind", "f") in "SUc":
         raise ValueError(f"X holds {X.dtype}, expected numbers")
     return _checked(X, missing)
+
+
+def plain_labels(y: Any) -> Any:
+    """Labels of a column's own type, or in an array of objects, as NumPy has them; integers stay such."""
+    dtype = getattr(y, "dtype", None)
+    if dtype is not None and not isinstance(dtype, np.dtype) and hasattr(y, "to_numpy"):
+        y = y.to_numpy()
+    if isinstance(y, np.ndarray) and y.dtype == object and not any(isinstance(v, str) for v in y.flat):
+        numbers = np.array(y.tolist())
+        return numbers if numbers.dtype.kind in "biuf" else y
+    return y
 
 
 def margin_array(base_margin: Any, n: int, n_outputs: int | None = None) -> NDArray[np.float32]:

@@ -19,11 +19,25 @@ def is_table(X: Any) -> bool:
     return is_frame(X) or (hasattr(X, "__arrow_c_stream__") and hasattr(X, "columns"))
 
 
+def as_table(X: Any) -> Any:
+    """A column alone as a table of one, a lazy frame worked out, all else as it is."""
+    if hasattr(X, "collect_schema") and hasattr(X, "collect") and not hasattr(X, "to_arrow"):
+        X = X.collect()
+    return X.to_frame() if hasattr(X, "to_frame") and not hasattr(X, "columns") else X
+
+
 def names_of(X: Any) -> list[str] | None:
-    """The names of a table's columns; None where X is none."""
+    """The names of a table's columns; None where X is none. Those of several levels are joined by blanks."""
     if not is_table(X):
         return None
-    return [str(name) for name in (X.column_names if hasattr(X, "column_names") else X.columns)]
+    names = X.column_names if hasattr(X, "column_names") else X.columns
+    return [" ".join(map(str, name)) if isinstance(name, tuple) else str(name) for name in names]
+
+
+def with_texts_for_names(X: Any) -> Any:
+    """A frame whose columns are called partly by texts and partly not, with texts for all of them."""
+    mixed = is_frame(X) and len({isinstance(name, str) for name in X.columns}) > 1
+    return X.set_axis(names_of(X), axis=1) if mixed else X
 
 
 class Table:
@@ -46,8 +60,16 @@ class Table:
         else:
             self.columns = [_ArrowColumn(column) for column in pa.table(X).columns]
         self.names = names_of(X) or []
+        if len(set(self.names)) < len(self.names):
+            twice = next(name for i, name in enumerate(self.names) if name in self.names[:i])
+            raise ValueError(f"feature_names must be unique, {twice!r} is there twice")
         self.kinds = [column.kind for column in self.columns]
         self.n_rows = len(X)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether all columns are NumPy's numbers."""
+        return all(isinstance(c, _PandasColumn) and c.is_plain for c in self.columns)
 
     def categories(self, index: int) -> NDArray[Any]:
         """The values that a column's codes stand for."""
@@ -74,8 +96,18 @@ class Table:
                 codes = column.codes()
                 out[:, index] = np.where(codes < 0, np.nan, codes)
             else:
-                out[:, index] = column.numbers()
+                out[:, index] = self._numbers(index)
         return out
+
+    def _numbers(self, index: int) -> NDArray[Any]:
+        column = self.columns[index]
+        try:
+            return column.numbers()
+        except (TypeError, ValueError, pa.ArrowException) as error:
+            raise ValueError(
+                "DataFrame.dtypes for data must be int, float, bool or category. Invalid columns: "
+                f"{self.names[index]}: {column.type}"
+            ) from error
 
     def _recoded(self, index: int, known: NDArray[Any]) -> NDArray[np.float32]:
         column = self.columns[index]
@@ -98,8 +130,9 @@ class Table:
 
 class _PandasColumn:
     def __init__(self, column: Any) -> None:
-        self.column = column
+        self.column, self.type = column, column.dtype
         kind = getattr(column.dtype, "kind", "O")
+        self.is_plain = isinstance(column.dtype, np.dtype) and kind in "fiub"
         if hasattr(column.dtype, "categories"):
             self.kind = "c"
         else:
@@ -116,6 +149,8 @@ class _PandasColumn:
         return _told_apart(self.column.to_numpy(dtype=object), self.column.isna().to_numpy())
 
     def numbers(self) -> NDArray[Any]:
+        if getattr(self.type, "kind", "O") in "cmM":
+            raise TypeError("no number")
         return np.asarray(self.column.to_numpy(dtype=np.float32, na_value=np.nan))
 
 
@@ -124,7 +159,7 @@ class _ArrowColumn:
         self.column = column.combine_chunks()
         if isinstance(self.column, pa.ChunkedArray):
             self.column = self.column.chunk(0) if self.column.num_chunks else pa.array([], column.type)
-        kind = self.column.type
+        kind = self.type = self.column.type
         if pa.types.is_dictionary(kind):
             self.kind = "c"
         else:
@@ -143,10 +178,7 @@ class _ArrowColumn:
         return _told_apart(values, np.array([value is None for value in values]))
 
     def numbers(self) -> NDArray[Any]:
-        try:
-            return np.asarray(self.column.cast(pa.float32(), safe=False).to_numpy(zero_copy_only=False))
-        except pa.ArrowInvalid as error:
-            raise ValueError(f"a column is neither number nor category: {error}") from None
+        return np.asarray(self.column.cast(pa.float32(), safe=False).to_numpy(zero_copy_only=False))
 
 
 def _told_apart(values: NDArray[Any], absent: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -15,7 +15,7 @@ from fullspan.estimators.boosting import xgboost_reader, xgboost_writer
 from fullspan.estimators.boosting._data import margin_array, rows_of
 from fullspan.estimators.boosting._tables import names_of
 from fullspan.estimators.boosting.booster_config import booster_config
-from fullspan.estimators.boosting.booster_descriptions import DescribedModel
+from fullspan.estimators.boosting.booster_evaluation import EvaluatedModel
 from fullspan.estimators.boosting.ensemble import TreeEnsemble
 from fullspan.estimators.boosting.linear import LinearModel
 from fullspan.estimators.boosting.saabas import path_contributions
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 
 
-class Booster(DescribedModel):
+class Booster(EvaluatedModel):
     """A fitted model without the estimator around it: `get_booster()` of the boosting estimators.
 
     Arrays, sparse matrices and DataFrames stand where XGBoost's own has a DMatrix; what has its methods

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
 from sklearn.exceptions import NotFittedError
 
 from fullspan.core.files import replacing
@@ -21,6 +23,21 @@ if TYPE_CHECKING:
     from fullspan.estimators.boosting.training import Training
 
 Model = TreeEnsemble | LinearModel | WeakModel
+
+
+class Categories:
+    """The categories of each feature in the order of their codes; None for those that are numbers."""
+
+    def __init__(self, known: list[tuple[str, NDArray[Any] | None]]) -> None:
+        self.known = known
+
+    def empty(self) -> bool:
+        """Whether all features are numbers."""
+        return all(values is None for _, values in self.known)
+
+    def to_arrow(self) -> list[tuple[str, Any]]:
+        """Name and Arrow array of each feature, None for those that are numbers."""
+        return [(name, None if values is None else pa.array(values)) for name, values in self.known]
 
 
 class DescribedModel(Saveable):
@@ -77,6 +94,18 @@ class DescribedModel(Saveable):
         if len(given) != self.num_features():
             raise ValueError(f"{name} has {len(given)} entries, expected {self.num_features()}")
         return [str(one) for one in given]
+
+    def get_categories(self, export_to_arrow: bool = False) -> Categories:
+        """The categories that the model was fitted to, where a table had some.
+
+        Parameters
+        ----------
+        export_to_arrow : bool
+            For xgboost's sake: they can always be had as Arrow arrays.
+        """
+        known = self.content.categories
+        names = self.feature_names or [str(i) for i in range(self.num_features())]
+        return Categories([(name, known.get(i)) for i, name in enumerate(names)])
 
     def trees_or_error(self, asked: str) -> TreeEnsemble:
         """The trees; ValueError if the model has none, which what is `asked` needs."""

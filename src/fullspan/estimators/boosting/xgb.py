@@ -11,7 +11,7 @@ from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import _deprecate_positional_args, check_array, column_or_1d
 
-from fullspan.estimators.boosting._data import Rows
+from fullspan.estimators.boosting._data import Rows, plain_labels
 from fullspan.estimators.boosting._tables import is_frame
 from fullspan.estimators.boosting.ranking import RankingGroups
 from fullspan.estimators.boosting.watching import metrics_of, score_of
@@ -154,10 +154,10 @@ class XGBClassifier(ClassifierMixin, XGBModel):  # type: ignore[misc]
     __init__ = with_defaults(objective="binary:logistic")
 
     def _target(self, y: Any, reset: bool) -> Array:
-        labels = check_array(y, ensure_2d=False, dtype=None, input_name="y")
+        labels = check_array(plain_labels(y), ensure_2d=False, dtype=None, input_name="y")
         if reset:
-            # A column is of the kind of its distinct values, which are fewer.
-            kinds = np.unique(labels) if labels.ndim == 1 else y
+            # A column is of the kind of its distinct values, which are fewer; objects may have no order.
+            kinds = np.unique(labels) if labels.ndim == 1 and labels.dtype != object else labels
             check_classification_targets(kinds)
             self._multilabel = type_of_target(kinds) == "multilabel-indicator"
         if self._multilabel:
