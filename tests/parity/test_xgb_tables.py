@@ -23,7 +23,7 @@ FEW: dict[str, Any] = {"n_estimators": 3, "max_depth": 3, "n_jobs": 1}
 
 
 def _same_as_peer(rows: Any, **fit: Any) -> XGBRegressor:
-    ours = XGBRegressor(**FEW).fit(rows, SIGNAL, **fit)
+    ours: XGBRegressor = XGBRegressor(**FEW).fit(rows, SIGNAL, **fit)
     peer = xgboost.XGBRegressor(**FEW).fit(rows, SIGNAL, **fit)
     np.testing.assert_allclose(ours.predict(rows), peer.predict(rows), atol=1e-5)
     assert ours.get_booster().feature_names == peer.get_booster().feature_names
