@@ -192,7 +192,8 @@ class XGBFit(XGBParameters):
                 if np.any(weight < 0):
                     raise ValueError("Negative values in data passed to `sample_weight`")
             else:
-                weight = np.ravel(weight) if np.shape(weight)[1:] == (1,) else weight
+                column = np.asarray(weight)
+                weight = column.ravel() if column.shape[1:] == (1,) else weight
                 weight = _check_sample_weight(weight, features, dtype=np.float32, ensure_non_negative=True)
         if weight is not None and not np.any(weight > 0):
             raise ValueError("sample_weight has no positive entry")
