@@ -22,6 +22,7 @@ _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 # The files that programs write for a model; a folder with anything else in it is never replaced.
 # README.md and the like are not among them: a person may have written those.
 _WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors")
+_PACKED = re.compile(r"\.\w+\.packed")  # the CPU engine's copy of the weights, which it makes anew if need be
 _WRITTEN_BY_PROGRAMS = frozenset(
     f"""{_INDEX} config.json generation_config.json tokenizer.json tokenizer_config.json tokenizer.model
     special_tokens_map.json added_tokens.json vocab.json vocab.txt merges.txt chat_template.jinja
@@ -211,6 +212,11 @@ def _shards(tensors: Mapping[str, torch.Tensor], max_bytes: int) -> list[list[st
     return shards
 
 
+def _is_part(name: str) -> bool:
+    """Whether a file in a model's folder was written by a program."""
+    return name in _WRITTEN_BY_PROGRAMS or bool(_WEIGHTS.fullmatch(name) or _PACKED.fullmatch(name))
+
+
 def refuse_other_content(path: Path) -> None:
     """Check that a model may be written to `path`: nothing, an empty folder or an older model is there.
 
@@ -224,7 +230,7 @@ def refuse_other_content(path: Path) -> None:
     items = sorted(path.iterdir()) if path.is_dir() else []
     hint = "choose a new folder, or empty this one"
     for item in items:
-        if item.is_dir() or not (item.name in _WRITTEN_BY_PROGRAMS or _WEIGHTS.fullmatch(item.name)):
+        if item.is_dir() or not _is_part(item.name):
             raise CheckpointError(f"{path} exists and holds {item.name!r}, which is no part of a model", hint)
     names = {item.name for item in items}
     if items and not ("config.json" in names and any(map(_WEIGHTS.fullmatch, names))):

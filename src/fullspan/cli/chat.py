@@ -17,6 +17,7 @@ from fullspan.core.config import Argument, InputPath
 from fullspan.core.errors import DataError, FullspanError, did_you_mean
 from fullspan.core.files import replacing
 from fullspan.decoding.constraints import grammar_of
+from fullspan.decoding.engines import ENGINE_HELP, WEIGHTS_HELP, EngineName, Weights
 from fullspan.decoding.options import GenerationOptions
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ class ChatConfig(GenerationOptions):
         description="a model of the store, a GGUF file, a Hugging Face folder or an adapter folder"
     )
     adapter: InputPath | None = Field(None, description="folder of a LoRA adapter to add to the model")
+    engine: EngineName = Field("auto", description=ENGINE_HELP)
+    weights: Weights | None = Field(None, description=WEIGHTS_HELP)
     system: str | None = Field(None, description="what the model is told before the conversation")
     message: str | None = Field(None, description="ask this, print the answer and leave")
 
@@ -52,7 +55,7 @@ def command(config: ChatConfig) -> None:
     grammar_of(config)
     from fullspan.decoding.language_model import load
 
-    model = load(config.model, adapter=config.adapter)
+    model = load(config.model, adapter=config.adapter, engine=config.engine, weights=config.weights)
     chat = Chat(model, config)
     if config.message is not None:
         chat.say(config.message)
@@ -165,7 +168,7 @@ class Chat:
 
     def _prompt(self) -> list[int]:
         """Tokens of the conversation, without its oldest turns where the context is too short for all."""
-        context = self.model.model.config.max_positions
+        context = self.model.config.max_positions
         room = min(self.config.max_tokens, context // 2)
         ids = self.model.chat_ids(self.messages())
         forgotten = 0

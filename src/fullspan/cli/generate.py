@@ -13,6 +13,7 @@ from fullspan.checkpoints.store import find_model
 from fullspan.core.config import Argument, InputPath
 from fullspan.core.errors import ConfigError, DataError
 from fullspan.decoding.constraints import grammar_of
+from fullspan.decoding.engines import ENGINE_HELP, WEIGHTS_HELP, EngineName, Weights
 from fullspan.decoding.options import MOST_SAMPLES, GenerationOptions
 
 
@@ -26,6 +27,8 @@ class GenerateConfig(GenerationOptions):
         None, description="text to go on from; - or nothing reads standard input"
     )
     adapter: InputPath | None = Field(None, description="folder of a LoRA adapter to add to the model")
+    engine: EngineName = Field("auto", description=ENGINE_HELP)
+    weights: Weights | None = Field(None, description=WEIGHTS_HELP)
     n: int = Field(
         1, ge=1, le=MOST_SAMPLES, description="answers to give; --temperature above 0 makes them differ"
     )
@@ -51,7 +54,7 @@ def command(config: GenerateConfig) -> None:
     grammar_of(config)
     from fullspan.decoding.language_model import load
 
-    model = load(config.model, adapter=config.adapter)
+    model = load(config.model, adapter=config.adapter, engine=config.engine, weights=config.weights)
     ids = model.prompt_ids(prompt)
     if config.format == "text" and config.stream and config.n == 1:
         for piece in model.stream_answer(ids, config):

@@ -22,7 +22,9 @@ def command(config: WarmupConfig) -> None:
     started = time.monotonic()
     warm_up()
     if importlib.util.find_spec("torch") is not None:
+        from fullspan.decoding.engine.warmup import warm_up_engine
         from fullspan.training.fused_warmup import warm_up_all
 
         warm_up_all()
+        warm_up_engine()
     print(f"all kernels are compiled ({time.monotonic() - started:.0f} s)")

@@ -72,7 +72,7 @@ def kernel(
 
 
 def helper(
-    *, fastmath: frozenset[str] = frozenset(), counts_references: bool = True
+    *, fastmath: frozenset[str] = frozenset(), counts_references: bool = True, name: str = ""
 ) -> Callable[[Callable[..., Any]], Any]:
     """Compile a function that only kernels call; it is kept on disk as a part of them.
 
@@ -80,12 +80,21 @@ def helper(
     ----------
     fastmath, counts_references
         As of `kernel`.
+    name : str, optional
+        Needed where one definition makes several functions. Kernels from the disk bring their helpers along,
+        and of two that are called the same, for types that are the same, the linker keeps one.
     """
     options = {**_OPTIONS, "no_cpython_wrapper": True, "_nrt": counts_references}
     compile_into_kernels: Callable[[Callable[..., Any]], Any] = _njit(
         **options, fastmath=set(fastmath), pipeline_class=HelperCompiler
     )
-    return compile_into_kernels
+
+    def compile_lazily(function: Callable[..., Any]) -> Any:
+        if name:
+            function.__qualname__ = name
+        return compile_into_kernels(function)
+
+    return compile_lazily
 
 
 def was_compiled(dispatcher: Any) -> bool:

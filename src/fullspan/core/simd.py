@@ -7,6 +7,9 @@ number beside a vector stands for 16 equal ones. A comparison gives a mask, whic
 into narrower ones elsewhere, so that every kernel runs everywhere; `HAS_AVX512` tells a driver which of two
 ways to go. Places are addresses (int64) of bytes, as `address` gives them: nothing checks their bounds.
 
+A `Vector` may also be several of these at once: `simd_products` makes such bundles, whose arithmetic is that
+of each of their vectors; a vector beside a bundle stands for as many equal ones.
+
 >>> from fullspan.core.kernels import kernel
 >>> import numpy as np
 >>> @kernel()
@@ -22,7 +25,7 @@ ways to go. Places are addresses (int64) of bytes, as `address` gives them: noth
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -46,11 +49,12 @@ _ELEMENTS: dict[Any, Any] = {types.boolean: _I1, types.int32: _I32, types.float3
 
 
 class Vector(types.Type):
-    """Numba's type of 16 lanes of one kind of number; of boolean: a mask."""
+    """Numba's type of 16 lanes of one kind of number (of boolean: a mask), or of `count` times as many."""
 
-    def __init__(self, element: Any) -> None:
+    def __init__(self, element: Any, count: int = 1) -> None:
         self.element = element
-        super().__init__(name=f"Vector({element})")
+        self.count = count
+        super().__init__(name=f"Vector({element}, {count})")
 
 
 INT32 = Vector(types.int32)
@@ -61,37 +65,69 @@ MASK = Vector(types.boolean)
 @register_model(Vector)
 class _VectorModel(models.PrimitiveModel):
     def __init__(self, manager: Any, vector: Vector) -> None:
-        super().__init__(manager, vector, _lanes_of(_ELEMENTS[vector.element]))
+        lanes = lanes_of(_ELEMENTS[vector.element])
+        super().__init__(manager, vector, lanes if vector.count == 1 else ir.ArrayType(lanes, vector.count))
 
 
-def _lanes_of(element: Any) -> Any:
+def each(builder: Any, count: int, function: Callable[..., Any], *values: Any) -> Any:
+    """What a function of LLVM's vectors gives for each vector of bundles of `count`; of single ones, that."""
+    if count == 1:
+        return function(*values)
+    results = [function(*(builder.extract_value(value, i) for value in values)) for i in range(count)]
+    return bundled(builder, results)
+
+
+def bundled(builder: Any, vectors: Sequence[Any]) -> Any:
+    """LLVM's value of a bundle of vectors; one vector is its own."""
+    if len(vectors) == 1:
+        return vectors[0]
+    bundle = ir.Constant(ir.ArrayType(vectors[0].type, len(vectors)), ir.Undefined)
+    for i, vector in enumerate(vectors):
+        bundle = builder.insert_value(bundle, vector, i)
+    return bundle
+
+
+def lanes_of(element: Any) -> Any:
     return ir.VectorType(element, LANES)
 
 
-def _splat(builder: Any, value: Any) -> Any:
-    kind = _lanes_of(value.type)
+def splat(builder: Any, value: Any) -> Any:
+    kind = lanes_of(value.type)
     first = builder.insert_element(ir.Constant(kind, ir.Undefined), value, ir.Constant(_I32, 0))
     return builder.shuffle_vector(
-        first, ir.Constant(kind, ir.Undefined), ir.Constant(_lanes_of(_I32), [0] * LANES)
+        first, ir.Constant(kind, ir.Undefined), ir.Constant(lanes_of(_I32), [0] * LANES)
     )
 
 
-def _call(builder: Any, name: str, result: Any, *arguments: Any) -> Any:
+def call(builder: Any, name: str, result: Any, *arguments: Any) -> Any:
     kind = ir.FunctionType(result, [argument.type for argument in arguments])
     return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), arguments)
 
 
 @lower_cast(types.Number, Vector)
 def _cast_number(context: Any, builder: Any, source: Any, target: Vector, value: Any) -> Any:
-    return _splat(builder, context.cast(builder, value, source, target.element))
+    number = context.cast(builder, value, source, target.element)
+    return bundled(builder, [splat(builder, number)] * target.count)
 
 
-def _common(arguments: Any) -> Vector | None:
-    """The vector type of an operation's two arguments, if one of them is a vector and the other fits."""
-    vectors = {argument for argument in arguments if isinstance(argument, Vector)}
+@lower_cast(Vector, Vector)
+def _cast_vector(context: Any, builder: Any, source: Vector, target: Vector, value: Any) -> Any:
+    return value if source == target else bundled(builder, [value] * target.count)
+
+
+def common(arguments: Any) -> Vector | None:
+    """The vector type of an operation's arguments, if one of them is a vector and the others fit."""
+    vectors = sorted({argument for argument in arguments if isinstance(argument, Vector)}, key=_count)
     others = [argument for argument in arguments if not isinstance(argument, Vector)]
     fits = all(isinstance(argument, types.Number) for argument in others)
-    return vectors.pop() if len(vectors) == 1 and fits else None
+    same = len({vector.element for vector in vectors}) == 1 and all(
+        vector.count in (1, vectors[-1].count) for vector in vectors
+    )
+    return vectors[-1] if same and fits else None
+
+
+def _count(vector: Vector) -> int:
+    return vector.count
 
 
 def _add_operator(symbol: Any, of_floats: str | None, of_integers: str | None, compares: bool) -> None:
@@ -100,8 +136,10 @@ def _add_operator(symbol: Any, of_floats: str | None, of_integers: str | None, c
     @infer_global(symbol)
     class _Template(AbstractTemplate):
         def generic(self, arguments: Any, keywords: Any) -> Any:
-            vector = _common(arguments) if len(arguments) == 2 else None
+            vector = common(arguments) if len(arguments) == 2 else None
             if vector is None or (of_floats if vector.element == types.float32 else of_integers) is None:
+                return None
+            if compares and vector.count > 1:
                 return None
             return signature(MASK if compares else vector, vector, vector)
 
@@ -113,7 +151,8 @@ def _add_operator(symbol: Any, of_floats: str | None, of_integers: str | None, c
             if is_float and symbol is operator.ne:
                 compare = builder.fcmp_unordered
             return compare(of_floats if is_float else of_integers, *arguments)
-        return getattr(builder, of_floats if is_float else of_integers)(*arguments)  # type: ignore[arg-type]
+        operation = getattr(builder, of_floats if is_float else of_integers)  # type: ignore[arg-type]
+        return each(builder, sig.args[0].count, operation, *arguments)
 
 
 for _symbol, _of_floats, _of_integers in (
@@ -164,16 +203,16 @@ def address(typing_context: Any, array: Any) -> Any:
     return types.int64(array), generate
 
 
-def _pointer(builder: Any, place: Any, kind: Any) -> Any:
+def pointer(builder: Any, place: Any, kind: Any) -> Any:
     return builder.inttoptr(place, kind.as_pointer())
 
 
 def _load(vector: Vector, doc: str) -> Any:
-    kind = _lanes_of(_ELEMENTS[vector.element])
+    kind = lanes_of(_ELEMENTS[vector.element])
 
     def load(typing_context: Any, place: Any) -> Any:
         def generate(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
-            loaded = builder.load(_pointer(builder, arguments[0], kind))
+            loaded = builder.load(pointer(builder, arguments[0], kind))
             loaded.align = 1
             return loaded
 
@@ -194,7 +233,7 @@ def store(typing_context: Any, place: Any, vector: Any) -> Any:
         return None
 
     def generate(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
-        written = builder.store(arguments[1], _pointer(builder, arguments[0], arguments[1].type))
+        written = builder.store(arguments[1], pointer(builder, arguments[0], arguments[1].type))
         written.align = 1
         return context.get_dummy_value()
 
@@ -208,8 +247,8 @@ def store_bytes(typing_context: Any, place: Any, vector: Any) -> Any:
         return None
 
     def generate(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
-        narrow = builder.trunc(arguments[1], _lanes_of(_I8))
-        builder.store(narrow, _pointer(builder, arguments[0], narrow.type)).align = 1
+        narrow = builder.trunc(arguments[1], lanes_of(_I8))
+        builder.store(narrow, pointer(builder, arguments[0], narrow.type)).align = 1
         return context.get_dummy_value()
 
     return types.void(types.int64, vector), generate
@@ -224,15 +263,15 @@ def store_where(typing_context: Any, place: Any, vector: Any, mask: Any) -> Any:
 
     def generate(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
         place_, value, chosen = arguments
-        pointer = _pointer(builder, place_, _I8)
-        _call(builder, name, ir.VoidType(), value, pointer, ir.Constant(_I32, 1), chosen)
+        where = pointer(builder, place_, _I8)
+        call(builder, name, ir.VoidType(), value, where, ir.Constant(_I32, 1), chosen)
         return context.get_dummy_value()
 
     return types.void(types.int64, vector, mask), generate
 
 
 def _gather(vector: Vector, suffix: str, doc: str) -> Any:
-    kind = _lanes_of(_ELEMENTS[vector.element])
+    kind = lanes_of(_ELEMENTS[vector.element])
 
     def gather(typing_context: Any, place: Any, offsets: Any) -> Any:
         if offsets != INT32:
@@ -241,16 +280,16 @@ def _gather(vector: Vector, suffix: str, doc: str) -> Any:
         def generate(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
             place_, lanes = arguments
             zero = ir.Constant(kind, [0] * LANES)
-            everywhere = ir.Constant(_lanes_of(_I1), [1] * LANES)
+            everywhere = ir.Constant(lanes_of(_I1), [1] * LANES)
             if HAS_AVX512:
                 letter = "i" if vector == INT32 else "s"
                 name = f"llvm.x86.avx512.mask.gather.dp{letter}.512"
-                pointer, one = _pointer(builder, place_, _I8), ir.Constant(_I32, 1)
-                return _call(builder, name, kind, zero, pointer, lanes, everywhere, one)
-            wide = builder.add(_splat(builder, place_), builder.sext(lanes, _lanes_of(_I64)))
-            pointers = builder.inttoptr(wide, _lanes_of(_I8.as_pointer()))
+                where, one = pointer(builder, place_, _I8), ir.Constant(_I32, 1)
+                return call(builder, name, kind, zero, where, lanes, everywhere, one)
+            wide = builder.add(splat(builder, place_), builder.sext(lanes, lanes_of(_I64)))
+            pointers = builder.inttoptr(wide, lanes_of(_I8.as_pointer()))
             name = f"llvm.masked.gather.v16{suffix}.v16p0"
-            return _call(builder, name, kind, pointers, ir.Constant(_I32, 1), everywhere, zero)
+            return call(builder, name, kind, pointers, ir.Constant(_I32, 1), everywhere, zero)
 
         return vector(types.int64, INT32), generate
 
@@ -273,11 +312,11 @@ def scatter_where(typing_context: Any, place: Any, offsets: Any, vector: Any, ma
         one = ir.Constant(_I32, 1)
         if HAS_AVX512:
             name = "llvm.x86.avx512.mask.scatter.dpi.512"
-            _call(builder, name, ir.VoidType(), _pointer(builder, place_, _I8), chosen, lanes, value, one)
+            call(builder, name, ir.VoidType(), pointer(builder, place_, _I8), chosen, lanes, value, one)
         else:
-            wide = builder.add(_splat(builder, place_), builder.sext(lanes, _lanes_of(_I64)))
-            pointers = builder.inttoptr(wide, _lanes_of(_I8.as_pointer()))
-            _call(builder, "llvm.masked.scatter.v16i32.v16p0", ir.VoidType(), value, pointers, one, chosen)
+            wide = builder.add(splat(builder, place_), builder.sext(lanes, lanes_of(_I64)))
+            pointers = builder.inttoptr(wide, lanes_of(_I8.as_pointer()))
+            call(builder, "llvm.masked.scatter.v16i32.v16p0", ir.VoidType(), value, pointers, one, chosen)
         return context.get_dummy_value()
 
     return types.void(types.int64, offsets, vector, mask), generate
@@ -293,8 +332,8 @@ def compress(typing_context: Any, vector: Any, mask: Any) -> Any:
         value, chosen = arguments
         zero = ir.Constant(value.type, [0] * LANES)
         if HAS_AVX512:
-            return _call(builder, "llvm.x86.avx512.mask.compress.v16i32", value.type, value, zero, chosen)
-        return _call(builder, "llvm.experimental.vector.compress.v16i32", value.type, value, chosen, zero)
+            return call(builder, "llvm.x86.avx512.mask.compress.v16i32", value.type, value, zero, chosen)
+        return call(builder, "llvm.experimental.vector.compress.v16i32", value.type, value, chosen, zero)
 
     return INT32(vector, mask), generate
 
@@ -307,7 +346,7 @@ def count(typing_context: Any, mask: Any) -> Any:
 
     def generate(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
         bits = builder.bitcast(arguments[0], ir.IntType(LANES))
-        return builder.zext(_call(builder, "llvm.ctpop.i16", bits.type, bits), _I64)
+        return builder.zext(call(builder, "llvm.ctpop.i16", bits.type, bits), _I64)
 
     return types.int64(mask), generate
 
@@ -326,7 +365,7 @@ def bytes_above(typing_context: Any, place: Any, limit: Any) -> Any:
 
     def generate(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
         kind = ir.VectorType(_I8, 64)
-        found = builder.load(_pointer(builder, arguments[0], kind))
+        found = builder.load(pointer(builder, arguments[0], kind))
         found.align = 1
         low = builder.trunc(arguments[1], _I8)
         first = builder.insert_element(ir.Constant(kind, ir.Undefined), low, ir.Constant(_I32, 0))
@@ -341,7 +380,7 @@ def mask_of_bits(typing_context: Any, bits: Any) -> Any:
     """The mask that has the lanes of the 16 lowest bits."""
 
     def generate(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
-        return builder.bitcast(builder.trunc(arguments[0], ir.IntType(LANES)), _lanes_of(_I1))
+        return builder.bitcast(builder.trunc(arguments[0], ir.IntType(LANES)), lanes_of(_I1))
 
     return MASK(types.int64), generate
 
@@ -349,20 +388,20 @@ def mask_of_bits(typing_context: Any, bits: Any) -> Any:
 @_intrinsic
 def lane_numbers(typing_context: Any) -> Any:
     """0 to 15."""
-    numbers = ir.Constant(_lanes_of(_I32), list(range(LANES)))
+    numbers = ir.Constant(lanes_of(_I32), list(range(LANES)))
     return INT32(), lambda context, builder, sig, arguments: numbers
 
 
 @_intrinsic
 def spread_int32(typing_context: Any, value: Any) -> Any:
     """16 times a number."""
-    return INT32(types.int32), lambda context, builder, sig, arguments: _splat(builder, arguments[0])
+    return INT32(types.int32), lambda context, builder, sig, arguments: splat(builder, arguments[0])
 
 
 @_intrinsic
 def spread_float32(typing_context: Any, value: Any) -> Any:
     """16 times a number."""
-    return FLOAT32(types.float32), lambda context, builder, sig, arguments: _splat(builder, arguments[0])
+    return FLOAT32(types.float32), lambda context, builder, sig, arguments: splat(builder, arguments[0])
 
 
 @_intrinsic
@@ -371,8 +410,8 @@ def prefetch(typing_context: Any, place: Any) -> Any:
 
     def generate(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
         for_reading, keep, data = (ir.Constant(_I32, n) for n in (0, 3, 1))
-        pointer = _pointer(builder, arguments[0], _I8)
-        _call(builder, "llvm.prefetch.p0", ir.VoidType(), pointer, for_reading, keep, data)
+        where = pointer(builder, arguments[0], _I8)
+        call(builder, "llvm.prefetch.p0", ir.VoidType(), where, for_reading, keep, data)
         return context.get_dummy_value()
 
     return types.void(types.int64), generate
@@ -380,14 +419,14 @@ def prefetch(typing_context: Any, place: Any) -> Any:
 
 @_intrinsic
 def to_float32(typing_context: Any, vector: Any) -> Any:
-    """int32 as float32, rounded to nearest."""
-    if vector != INT32:
+    """int32 as float32, rounded to nearest; of a vector or a bundle."""
+    if not isinstance(vector, Vector) or vector.element != types.int32:
         return None
 
     def generate(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
-        return builder.sitofp(arguments[0], _lanes_of(_F32))
+        return each(builder, vector.count, lambda one: builder.sitofp(one, lanes_of(_F32)), arguments[0])
 
-    return FLOAT32(vector), generate
+    return Vector(types.float32, vector.count)(vector), generate
 
 
 @_intrinsic
@@ -397,7 +436,7 @@ def unsigned_to_float32(typing_context: Any, vector: Any) -> Any:
         return None
 
     def generate(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
-        return builder.uitofp(arguments[0], _lanes_of(_F32))
+        return builder.uitofp(arguments[0], lanes_of(_F32))
 
     return FLOAT32(vector), generate
 
@@ -409,24 +448,24 @@ def to_int32(typing_context: Any, vector: Any) -> Any:
         return None
 
     def generate(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
-        return builder.fptosi(arguments[0], _lanes_of(_I32))
+        return builder.fptosi(arguments[0], lanes_of(_I32))
 
     return INT32(vector), generate
 
 
 def _float_function(name: str, n_arguments: int, doc: str) -> Any:
     """A function of float32 vectors that LLVM has."""
-    kind = _lanes_of(_F32)
+    kind = lanes_of(_F32)
 
     def one(typing_context: Any, a: Any) -> Any:
         if a != FLOAT32:
             return None
-        return FLOAT32(a), lambda context, builder, sig, arguments: _call(builder, name, kind, *arguments)
+        return FLOAT32(a), lambda context, builder, sig, arguments: call(builder, name, kind, *arguments)
 
     def two(typing_context: Any, a: Any, b: Any) -> Any:
         if a != FLOAT32 or b != FLOAT32:
             return None
-        return FLOAT32(a, b), lambda context, builder, sig, arguments: _call(builder, name, kind, *arguments)
+        return FLOAT32(a, b), lambda context, builder, sig, arguments: call(builder, name, kind, *arguments)
 
     function = one if n_arguments == 1 else two
     function.__doc__ = doc
@@ -446,7 +485,7 @@ def largest(typing_context: Any, vector: Any) -> Any:
         return None
 
     def generate(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
-        return _call(builder, "llvm.vector.reduce.fmax.v16f32", _F32, arguments[0])
+        return call(builder, "llvm.vector.reduce.fmax.v16f32", _F32, arguments[0])
 
     return types.float32(vector), generate
 
@@ -458,8 +497,8 @@ def lanes_sum(typing_context: Any, vector: Any) -> Any:
         return None
 
     def generate(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
-        wide = builder.sext(arguments[0], _lanes_of(_I64))
-        return _call(builder, "llvm.vector.reduce.add.v16i64", _I64, wide)
+        wide = builder.sext(arguments[0], lanes_of(_I64))
+        return call(builder, "llvm.vector.reduce.add.v16i64", _I64, wide)
 
     return types.int64(vector), generate
 
@@ -472,15 +511,16 @@ def first_lane(typing_context: Any, mask: Any) -> Any:
 
     def generate(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
         bits = builder.bitcast(arguments[0], ir.IntType(LANES))
-        zeros = _call(builder, "llvm.cttz.i16", bits.type, bits, ir.Constant(_I1, 0))
+        zeros = call(builder, "llvm.cttz.i16", bits.type, bits, ir.Constant(_I1, 0))
         return builder.zext(zeros, _I64)
 
     return types.int64(mask), generate
 
 
-def _shuffled(builder: Any, one: Any, two: Any, lanes: Iterable[int]) -> Any:
-    """Lanes of two vectors, those of the second being 16 to 31."""
-    places = ir.Constant(_lanes_of(_I32), list(lanes))
+def shuffled(builder: Any, one: Any, two: Any, lanes: Iterable[int]) -> Any:
+    """Lanes of two vectors, those of the second following those of the first."""
+    numbers = list(lanes)
+    places = ir.Constant(ir.VectorType(_I32, len(numbers)), numbers)
     return builder.shuffle_vector(one, two, places)
 
 
@@ -490,7 +530,7 @@ def _every_second(start: int, doc: str) -> Any:
             return None
 
         def generate(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
-            return _shuffled(builder, arguments[0], arguments[1], range(start, 2 * LANES, 2))
+            return shuffled(builder, arguments[0], arguments[1], range(start, 2 * LANES, 2))
 
         return INT32(one, two), generate
 
@@ -509,9 +549,9 @@ def running_sum(typing_context: Any, vector: Any) -> Any:
         return None
 
     def generate(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
-        sums, zero = arguments[0], ir.Constant(_lanes_of(_I32), [0] * LANES)
+        sums, zero = arguments[0], ir.Constant(lanes_of(_I32), [0] * LANES)
         for step in (1, 2, 4, 8):
-            moved = _shuffled(builder, sums, zero, [*range(LANES, LANES + step), *range(LANES - step)])
+            moved = shuffled(builder, sums, zero, [*range(LANES, LANES + step), *range(LANES - step)])
             sums = builder.add(sums, moved)
         return sums
 
@@ -525,7 +565,7 @@ def spread_last(typing_context: Any, vector: Any) -> Any:
         return None
 
     def generate(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
-        return _shuffled(builder, arguments[0], arguments[0], [LANES - 1] * LANES)
+        return shuffled(builder, arguments[0], arguments[0], [LANES - 1] * LANES)
 
     return INT32(vector), generate
 
@@ -537,7 +577,7 @@ def as_float32(typing_context: Any, vector: Any) -> Any:
         return None
 
     def generate(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
-        return builder.bitcast(arguments[0], _lanes_of(_F32))
+        return builder.bitcast(arguments[0], lanes_of(_F32))
 
     return FLOAT32(vector), generate
 

@@ -108,7 +108,7 @@ def new_barrier(n_threads: int) -> np.ndarray:
 
 
 @_intrinsic
-def _load_acquire(typing_context: Any, place: Any) -> Any:
+def load_acquire(typing_context: Any, place: Any) -> Any:
     """The int64 at a place, and all that was written before it was."""
 
     def generate(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
@@ -118,7 +118,7 @@ def _load_acquire(typing_context: Any, place: Any) -> Any:
 
 
 @_intrinsic
-def _store_release(typing_context: Any, place: Any, value: Any) -> Any:
+def store_release(typing_context: Any, place: Any, value: Any) -> Any:
     """Write an int64 after all that was written before."""
 
     def generate(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
@@ -129,7 +129,7 @@ def _store_release(typing_context: Any, place: Any, value: Any) -> Any:
 
 
 @_intrinsic
-def _offer_core(typing_context: Any) -> Any:
+def offer_core(typing_context: Any) -> Any:
     """Let another thread run."""
 
     def generate(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
@@ -141,7 +141,7 @@ def _offer_core(typing_context: Any) -> Any:
 
 
 @_intrinsic
-def _pause(typing_context: Any) -> Any:
+def pause(typing_context: Any) -> Any:
     """Tell the processor that this is a loop that waits."""
 
     def generate(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
@@ -156,15 +156,21 @@ def _pause(typing_context: Any) -> Any:
 @helper()
 def barrier(meeting: Any, thread: int, n_threads: int) -> None:
     """Wait until every thread is here; what each wrote before is then seen by all."""
+    barrier_after(meeting, thread, n_threads, _LOOKS)
+
+
+@helper()
+def barrier_after(meeting: Any, thread: int, n_threads: int, most_looks: int) -> None:
+    """As `barrier`, offering the core after so many looks."""
     if n_threads == 1:
         return
     first = address(meeting)
-    turn = _load_acquire(first + thread * _CACHE_LINE) + 1
-    _store_release(first + thread * _CACHE_LINE, turn)
+    turn = load_acquire(first + thread * _CACHE_LINE) + 1
+    store_release(first + thread * _CACHE_LINE, turn)
     for other in range(n_threads):
         looks = 0
-        while _load_acquire(first + other * _CACHE_LINE) < turn:
-            _pause()
+        while load_acquire(first + other * _CACHE_LINE) < turn:
+            pause()
             looks += 1
-            if looks > _LOOKS:
-                _offer_core()
+            if looks > most_looks:
+                offer_core()

@@ -10,19 +10,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
 
 from fullspan.core.errors import DataError
+from fullspan.decoding.decoders import Decoder, decoder_of
 from fullspan.decoding.logprobs import TokenLogprob, token_logprob
 from fullspan.decoding.options import GenerationOptions
 from fullspan.decoding.sampler import Sampler
 from fullspan.decoding.stopping import AnswerText
 from fullspan.models.llama import Llama
-from fullspan.nn.kv_cache import KVCache
-
-# Tokens, over all rows, that pass through the model at once while it reads prompts: bounds the
-# memory of long prompts, and is enough to keep the cores busy.
-_PREFILL_TOKENS = 4096
 
 
 @dataclass(eq=False)
@@ -79,7 +74,7 @@ class Answer:
 
 @torch.inference_mode()
 def generate(
-    model: Llama,
+    model: Llama | Decoder,
     answers: Sequence[Answer],
     options: GenerationOptions,
     *,
@@ -90,7 +85,7 @@ def generate(
 
     Parameters
     ----------
-    model : Llama
+    model : Llama or Decoder
     answers : sequence of Answer
         Filled in place.
     options : GenerationOptions
@@ -111,17 +106,16 @@ def generate(
     CheckpointError
         If the model computes what is no number.
     """
-    context = model.config.max_positions
+    decoder = decoder_of(model)
+    context = decoder.config.max_positions
     for answer in answers:
         _check_length(len(answer.prompt_ids), context)
         answer.limit = min(options.max_tokens, context - len(answer.prompt_ids))
     started = time.perf_counter()
     live = list(answers)
-    longest = max(len(answer.prompt_ids) for answer in live)
-    cache = model.new_cache(min(longest + options.max_tokens, context))
-    logits = _prefill(model, [answer.prompt_ids for answer in live], cache)  # [B, V]
+    batch = decoder.begin([answer.prompt_ids for answer in live], options.max_tokens)
     while True:
-        rows = logits.cpu().numpy()
+        rows = batch.logits  # [B, V]
         tokens = [answer.sampler.choose(row) for answer, row in zip(live, rows, strict=True)]
         for answer, row, token in zip(live, rows, tokens, strict=True):
             if n_logprobs is not None:
@@ -134,9 +128,8 @@ def generate(
             return
         if len(keep) < len(live):
             live, tokens = [live[row] for row in keep], [tokens[row] for row in keep]
-            cache.select(torch.tensor(keep, device=logits.device))
-        step = torch.tensor(tokens, device=logits.device)[:, None]
-        logits = model(step, cache=cache)[:, -1].float()
+            batch.keep(keep)
+        batch.append(tokens)
 
 
 def _check_length(n_tokens: int, context: int) -> None:
@@ -148,26 +141,3 @@ def _check_length(n_tokens: int, context: int) -> None:
             "prompt and answer together",
             "shorten the prompt",
         )
-
-
-def _prefill(model: Llama, prompts: Sequence[Sequence[int]], cache: KVCache) -> Tensor:
-    """Read the prompts into the cache, equal ones once; logits [B, V] of what follows each, in float32."""
-    device = next(model.parameters()).device
-    places = {prompt: row for row, prompt in enumerate(dict.fromkeys(map(tuple, prompts)))}
-    if len(places) < len(prompts):
-        logits = _prefill(model, list(places), cache)
-        rows = torch.tensor([places[tuple(prompt)] for prompt in prompts], device=device)
-        cache.select(rows)
-        return logits[rows]
-    longest = max(len(prompt) for prompt in prompts)
-    ids = torch.zeros((len(prompts), longest), dtype=torch.long, device=device)
-    mask = torch.zeros_like(ids)
-    for row, prompt in enumerate(prompts):
-        # Padding stands on the left, so that every row's next token is in the same column.
-        ids[row, longest - len(prompt) :] = torch.tensor(prompt, device=device)
-        mask[row, longest - len(prompt) :] = 1
-    step = max(1, _PREFILL_TOKENS // len(prompts))
-    for start in range(0, longest, step):
-        columns = slice(start, start + step)
-        hidden = model.hidden(ids[:, columns], attention_mask=mask[:, columns], cache=cache)
-    return model.logits(hidden[:, -1]).float()

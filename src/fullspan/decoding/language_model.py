@@ -15,14 +15,16 @@ from fullspan.checkpoints.store import find_model
 from fullspan.core.device import default_device, default_dtype
 from fullspan.core.errors import ConfigError, DataError
 from fullspan.decoding.constraints import Constraint, ConstraintCompiler, grammar_of
+from fullspan.decoding.decoders import Decoder, decoder_of
+from fullspan.decoding.engines import EngineName, Weights
 from fullspan.decoding.generation import Answer, generate
 from fullspan.decoding.logprobs import TokenLogprob
 from fullspan.decoding.options import MOST_SAMPLES, GenerationOptions, Options, options_from
 from fullspan.decoding.sampler import Sampler, row_generator, token_bias
 from fullspan.decoding.scoring import Score, score_tokens
 from fullspan.decoding.stopping import AnswerText
-from fullspan.models.llama import Llama
-from fullspan.models.loading import load_model
+from fullspan.models.llama import Llama, LlamaConfig
+from fullspan.models.loading import is_gguf, load_model
 from fullspan.models.tokenizers import load_tokenizer
 from fullspan.text.chat import encode_chat
 from fullspan.text.examples import Message
@@ -97,10 +99,16 @@ class LanguageModel:
 
     Parameters
     ----------
-    model : Llama
+    model : Llama or Decoder
+        A torch model, or what else can be asked for logits, such as the CPU engine.
     tokenizer : Tokenizer
     name : str
         What it is called in messages and reports.
+
+    Attributes
+    ----------
+    decoder : Decoder
+        Where logits come from.
 
     Examples
     --------
@@ -109,10 +117,20 @@ class LanguageModel:
     ' Paris.'
     """
 
-    def __init__(self, model: Llama, tokenizer: Tokenizer, name: str) -> None:
-        self.model = model.eval()
+    def __init__(self, model: Llama | Decoder, tokenizer: Tokenizer, name: str) -> None:
+        self.decoder = decoder_of(model.eval() if isinstance(model, Llama) else model)
         self.tokenizer = tokenizer
         self.name = name
+
+    @property
+    def model(self) -> Llama:
+        """The torch model; beside the CPU engine it is loaded when first asked for."""
+        return self.decoder.model
+
+    @property
+    def config(self) -> LlamaConfig:
+        """Sizes of the model."""
+        return self.decoder.config
 
     @overload
     def generate(  # type: ignore[overload-overlap]  # a str is a sequence of str too
@@ -225,8 +243,8 @@ class LanguageModel:
             If a text has fewer than two tokens or more than the model's context holds.
         """
         if isinstance(text, str):
-            return score_tokens(self.model, self.prompt_ids(text))
-        return [score_tokens(self.model, self.prompt_ids(each)) for each in text]
+            return score_tokens(self.decoder, self.prompt_ids(text))
+        return [score_tokens(self.decoder, self.prompt_ids(each)) for each in text]
 
     def prompt_ids(self, prompt: str) -> list[int]:
         """Tokens of plain text, with what the tokenizer puts before a text."""
@@ -255,7 +273,7 @@ class LanguageModel:
             raise ConfigError(f"n must be from 1 to {MOST_SAMPLES}, got {n}")
         answers = self._answers(prompts, options, n)
         if answers:
-            for _ in generate(self.model, answers, options, end_ids=self._end_ids, n_logprobs=n_logprobs):
+            for _ in generate(self.decoder, answers, options, end_ids=self._end_ids, n_logprobs=n_logprobs):
                 if after_token is not None:
                     after_token()
         return [_generation(answer, logprobs=n_logprobs is not None) for answer in answers]
@@ -263,7 +281,7 @@ class LanguageModel:
     def stream_answer(self, prompt: list[int], options: GenerationOptions) -> Stream:
         """Answer one prompt of tokens, text by text."""
         answers = self._answers([prompt], options, 1)
-        return Stream(answers[0], generate(self.model, answers, options, end_ids=self._end_ids))
+        return Stream(answers[0], generate(self.decoder, answers, options, end_ids=self._end_ids))
 
     @property
     def _end_ids(self) -> frozenset[int]:
@@ -271,12 +289,12 @@ class LanguageModel:
 
     @functools.cached_property
     def _constraints(self) -> ConstraintCompiler:
-        return ConstraintCompiler(self.tokenizer, self.model.config.vocab_size)
+        return ConstraintCompiler(self.tokenizer, self.config.vocab_size)
 
     def _answers(self, prompts: Sequence[list[int]], options: GenerationOptions, n: int) -> list[Answer]:
         # Without a seed the draw still follows torch's own, so that seeding everything once is enough.
         seed = int(torch.randint(2**62, ())) if options.seed is None else options.seed
-        vocab_size = self.model.config.vocab_size
+        vocab_size = self.config.vocab_size
         bias = token_bias(options.logit_bias, self.tokenizer, vocab_size)
         grammar = grammar_of(options)
         start: Constraint | None = None if grammar is None else self._constraints.compile(grammar)
@@ -320,8 +338,13 @@ def load(
     adapter: str | Path | None = None,
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
+    engine: EngineName = "auto",
+    weights: Weights | None = None,
 ) -> LanguageModel:
     """Load a language model.
+
+    On a CPU, models from GGUF files answer through fullspan's own engine, which computes with their quantised
+    weights; others do where `weights` are asked for. Elsewhere torch computes, with dequantised weights.
 
     Parameters
     ----------
@@ -331,14 +354,21 @@ def load(
     adapter : str or Path, optional
         Folder of an adapter in PEFT's format; it is merged into the weights in float32.
     dtype : torch.dtype, optional
-        bfloat16 where the device is fast at it, otherwise float32.
+        Of torch: bfloat16 where the device is fast at it, otherwise float32. Giving one chooses torch.
     device : torch.device or str, optional
         A CUDA device where there is one, otherwise the CPU.
+    engine : {"auto", "cpu", "torch"}
+        What computes.
+    weights : {"q4", "q8", "bf16", "f32"}, optional
+        Kind of the CPU engine's weights. By default those of a GGUF file stay as they are if the engine has
+        kernels for them (Q4_0, Q4_1, Q4_K, Q8_0), and all else is q8, also after an adapter was merged.
 
     Raises
     ------
     CheckpointError
         If there is no such model, or it is broken.
+    ConfigError
+        If the options contradict each other.
 
     Examples
     --------
@@ -350,14 +380,42 @@ def load(
     base, adapter = base_and_adapter(name_or_path, adapter)
     path = find_model(base)
     device = torch.device(device) if device is not None else default_device()
-    dtype = dtype or default_dtype(device)
+    on_cpu = _uses_cpu_engine(engine, weights, path, dtype, device)
+    name = base if adapter is None else f"{base} + {adapter}"
+
+    def load_torch(dtype: torch.dtype = torch.float32) -> Llama:
+        if adapter is None:
+            return load_model(path, dtype=dtype, device=device)
+        return _merged(path, base, adapter, device).to(dtype)
+
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(load_tokenizer, path)
-        if adapter is None:
-            model, name = load_model(path, dtype=dtype, device=device), base
-        else:
-            model, name = _merged(path, base, adapter, device).to(dtype), f"{base} + {adapter}"
-        return LanguageModel(model, waiting.result(), name)
+        if not on_cpu:
+            return LanguageModel(load_torch(dtype or default_dtype(device)), waiting.result(), name)
+        from fullspan.decoding.engine.decoder import EngineDecoder
+        from fullspan.decoding.engine.engine import Engine
+        from fullspan.decoding.engine.loading import load_packed
+
+        packed = load_packed(path, weights, adapter, load_torch)
+        return LanguageModel(EngineDecoder(Engine(packed), load_torch), waiting.result(), name)
+
+
+def _uses_cpu_engine(
+    engine: str, weights: str | None, path: Path, dtype: torch.dtype | None, device: torch.device
+) -> bool:
+    """Whether the CPU engine computes; contradictions are refused by name."""
+    if engine not in ("auto", "cpu", "torch"):
+        raise ConfigError(f"engine cannot be {engine!r}", "choose from: auto, cpu, torch")
+    if engine == "torch" and weights is not None:
+        raise ConfigError(f"weights={weights!r} are of the CPU engine, and engine='torch' was chosen")
+    asked = "engine='cpu'" if engine == "cpu" else f"weights={weights!r}" if weights is not None else ""
+    if asked and dtype is not None:
+        raise ConfigError(f"dtype is of torch models, and {asked} chooses the CPU engine", "leave one out")
+    if asked and device.type != "cpu":
+        raise ConfigError(f"{asked} chooses the CPU engine, but the device is {device}", "give device='cpu'")
+    if asked:
+        return True
+    return engine == "auto" and dtype is None and device.type == "cpu" and is_gguf(path)
 
 
 def _merged(path: Path, base: str, adapter: Path, device: torch.device) -> Llama:

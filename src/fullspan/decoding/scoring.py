@@ -9,11 +9,9 @@ from dataclasses import dataclass
 import torch
 
 from fullspan.core.errors import DataError
+from fullspan.decoding.decoders import Decoder, decoder_of
 from fullspan.models.llama import Llama
 from fullspan.objectives.sft import perplexity
-
-# Rows of logits held at once: 256 x 49,152 in float32 are 50 MB.
-_LOGIT_ROWS = 256
 
 
 @dataclass(frozen=True)
@@ -47,8 +45,7 @@ class Score:
         return perplexity(-self.total / len(self.logprobs))
 
 
-@torch.inference_mode()
-def score_tokens(model: Llama, token_ids: Sequence[int]) -> Score:
+def score_tokens(model: Llama | Decoder, token_ids: Sequence[int]) -> Score:
     """Score one sequence of tokens.
 
     Raises
@@ -56,17 +53,17 @@ def score_tokens(model: Llama, token_ids: Sequence[int]) -> Score:
     DataError
         If there are fewer than two tokens, or more than the model's context holds.
     """
-    context = model.config.max_positions
+    decoder = decoder_of(model)
+    context = decoder.config.max_positions
     if not 2 <= len(token_ids) <= context:
         raise DataError(
             f"a text to score needs from 2 to {context} tokens (the model's context), got {len(token_ids)}"
         )
-    ids = torch.tensor(token_ids, device=next(model.parameters()).device)
-    hidden = model.hidden(ids[None])[0, :-1]  # [T - 1, d_model]
     logprobs: list[float] = []
-    for start in range(0, len(hidden), _LOGIT_ROWS):
-        logits = model.logits(hidden[start : start + _LOGIT_ROWS]).float()
-        following = ids[1 + start : 1 + start + len(logits)]
-        chosen = logits.gather(1, following[:, None])[:, 0]
+    following = torch.tensor(token_ids[1:])
+    for piece in decoder.read(token_ids[:-1]):
+        logits = torch.from_numpy(piece)  # [t, V]
+        targets = following[len(logprobs) : len(logprobs) + len(logits)]
+        chosen = logits.gather(1, targets[:, None])[:, 0]
         logprobs += (chosen - logits.logsumexp(-1)).tolist()
     return Score(tuple(token_ids), tuple(logprobs))

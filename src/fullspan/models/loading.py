@@ -65,10 +65,11 @@ def load_model(
     if not path.exists():
         raise CheckpointError(f"no such file or folder: {path}")
     device = torch.device("cpu" if device is None else device)
-    return _load_gguf(path, dtype, device) if _is_gguf(path) else _load_folder(path, dtype, device)
+    return _load_gguf(path, dtype, device) if is_gguf(path) else _load_folder(path, dtype, device)
 
 
-def _is_gguf(path: Path) -> bool:
+def is_gguf(path: Path) -> bool:
+    """Whether a path is a GGUF file rather than a folder with safetensors."""
     if path.is_dir() or path.suffix == ".safetensors":
         return False
     with path.open("rb") as file:
@@ -88,11 +89,22 @@ def _architecture(name: Any) -> ModuleType:
 def _load_gguf(path: Path, dtype: torch.dtype, device: torch.device) -> Llama:
     file = GGUFFile(path)
     module = _architecture(file.metadata.get("general.architecture"))
+    config = gguf_config(file)
+    return _fill(module, config, module.weights_from_gguf(config, file.items(dtype)), device)
+
+
+def gguf_config(file: GGUFFile) -> Any:
+    """The config of the architecture that a GGUF file names.
+
+    Raises
+    ------
+    CheckpointError
+        If it is not supported.
+    """
+    module = _architecture(file.metadata.get("general.architecture"))
     shapes = {name: tuple(tensor.shape) for name, tensor in file.tensors.items()}
     divisors = file.dequantize("rope_freqs.weight") if "rope_freqs.weight" in shapes else None
-    config = module.Config.from_gguf(file.metadata, shapes, divisors)
-
-    return _fill(module, config, module.weights_from_gguf(config, file.items(dtype)), device)
+    return module.Config.from_gguf(file.metadata, shapes, divisors)
 
 
 def _load_folder(path: Path, dtype: torch.dtype, device: torch.device) -> Llama:

@@ -107,8 +107,9 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
     if adapter is None and not config.baseline:
         raise ConfigError("without an adapter, --no-baseline leaves nothing to measure", "give --adapter")
     examples = read_examples(config.data)[: config.max_examples]
-    model = load(base)
-    batches = held_out_batches(model.tokenizer, examples, model.model.config.max_positions)
+    # Measured and answered in one precision, with an adapter that is added in place.
+    model = load(base, engine="torch")
+    batches = held_out_batches(model.tokenizer, examples, model.config.max_positions)
     chosen = _spread(examples, config.samples)
     before = after = None
     answers: dict[str, list[str] | None] = {"before": None, "after": None}

@@ -1,0 +1,13 @@
+"""Who computes: names that loading and the command line share. Free of torch, for the sake of help."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+EngineName = Literal["auto", "cpu", "torch"]
+Weights = Literal["q4", "q8", "bf16", "f32"]
+
+ENGINE_HELP = (
+    "cpu: fullspan's own kernels; auto takes them for GGUF files on a CPU, and where weights are given"
+)
+WEIGHTS_HELP = "kind of the cpu engine's weights; by default those of the file, or q8"
