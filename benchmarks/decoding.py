@@ -184,7 +184,7 @@ def run_transformers() -> None:
             for _ in range(REPEATS):
                 call = torch.tensor([ids(n)])
                 times.append(seconds(lambda call=call: model(call, past_key_values=cache)))  # type: ignore[misc]
-                cache.crop(PROMPT)
+                cache.crop(-n)
             figures[f"step_{n}_ms"] = statistics.median(times) * 1e3
         long = torch.tensor([ids(LONG)])
         figures["prefill"] = LONG / seconds(lambda: model(long, use_cache=True, logits_to_keep=1))
