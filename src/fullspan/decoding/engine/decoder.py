@@ -115,7 +115,7 @@ class EngineBatch:
         return found
 
     def accept(self, paths: Sequence[Sequence[int]]) -> None:
-        """Put a path of each tree of the last `propose` behind its row: numbers of tokens, from the root on."""
+        """Put a path of each tree of the last `propose` behind its row: numbers of tokens, root first."""
         for ids, cache, tokens, path in zip(self.ids, self.caches, self._proposed, paths, strict=True):
             cache.keep(path)
             ids += [tokens[node] for node in path]

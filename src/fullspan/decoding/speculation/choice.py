@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from fullspan.decoding.speculation.datastore import Datastore
 from fullspan.decoding.speculation.draft_model import ModelDrafter
@@ -15,7 +15,7 @@ from fullspan.decoding.speculation.retrieval import RetrievalDrafter
 if TYPE_CHECKING:
     from fullspan.decoding.language_model import LanguageModel
 
-    Speculate = str | Path | LanguageModel | Datastore | Drafter
+    Speculate: TypeAlias = str | Path | LanguageModel | Datastore | Drafter
 
 
 def drafter_of(speculate: Speculate) -> Drafter:
