@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +52,9 @@ def near(tiny_chat_model: Path) -> LanguageModel:
 @pytest.fixture(scope="module")
 def stranger(tiny_chat_model: Path, tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
     """Another model of the same vocabulary, with a shorter context."""
-    import torch
     from dataclasses import replace
+
+    import torch
 
     config = replace(load_model(tiny_chat_model, dtype=torch.float32).config, max_positions=40)
     with torch.random.fork_rng():
@@ -136,7 +137,8 @@ def test_answers_are_those_of_plain_decoding(target: LanguageModel, name: str) -
             counts = answer.speculation
             assert counts is not None
             assert counts.n_tokens == len(answer.token_ids) - 1  # nobody drafts the first
-            assert counts.n_steps + sum(counts.accepted) == counts.n_tokens
+            own = counts.n_tokens - sum(counts.accepted)
+            assert own in (counts.n_steps, counts.n_steps - 1)  # an end may be a proposal
     assert oracle.trees or options["max_tokens"] == 1
     if any(len(answer.token_ids) > 8 for answer in plain):
         found = target.generate(PROMPTS, n=2, speculate=oracle, **options)
@@ -254,7 +256,7 @@ def test_sampled_answers_have_the_targets_distribution(
     widths: tuple[int, ...],
 ) -> None:
     expected = exact(target, "ab", GenerationOptions(**options))
-    n, draft = 1500, near if widths == (3, 1) else stranger
+    n, draft = 800, stranger if "regex" in options else near
     found = target.generate("ab", n=n, seed=11, speculate=ModelDrafter(draft, widths), **options)
     counts = Counter(answer.token_ids for answer in found)
     assert set(counts) <= set(expected)
@@ -268,7 +270,8 @@ def test_sampled_answers_have_the_targets_distribution(
     # The seed is fixed, so this passes always or never; of all seeds it would fail for one in 10,000.
     assert chisquare(observed, means * observed.sum() / means.sum()).pvalue > 1e-4
     accepted = sum(sum(answer.speculation.accepted) for answer in found if answer.speculation)
-    assert accepted > 0.05 * n
+    refused = sum(answer.speculation.n_steps for answer in found if answer.speculation)
+    assert min(accepted, refused) > 0.2 * n
 
 
 def contents(cache: SequenceCache, head_dim: int) -> NDArray[np.uint16]:
@@ -358,7 +361,7 @@ def test_the_tree_of_a_datastore_has_what_is_frequent(target: LanguageModel, tmp
     drafter = RetrievalDrafter(Datastore.load(tmp_path / "texts.datastore"), n_tokens=4)
     [tree] = drafter.begin(1).propose([row(target, "Kab", room=5)])
     paths = [target.tokenizer.decode(tree.path(node)) for node in range(1, len(tree))]
-    assert paths == ["1", "12", "13", "4"]
+    assert paths == ["1", "12", "4", "13"]
     [tree] = drafter.propose([row(target, "Kab", room=1)])
     assert [target.tokenizer.decode(tree.path(node)) for node in range(1, len(tree))] == ["1", "4"]
     assert [
@@ -391,7 +394,7 @@ def test_what_does_not_fit_is_refused_by_name(
     words = tokenizers.Tokenizer(tokenizers.models.WordLevel({"a": 0, "b": 1}, unk_token="a"))
     other = LanguageModel(target.decoder, Tokenizer(words, eos_ids=[1]), "other-words")
     with pytest.raises(
-        ConfigError, match="other-words cannot draft for .*tiny-chat: their vocabularies differ"
+        ConfigError, match=r"other-words cannot draft for .*tiny-chat: their vocabularies differ"
     ):
         target.generate("a", speculate=other)
     with pytest.raises(ConfigError, match=r"another vocabulary than that of .*tiny-chat"):
@@ -448,10 +451,12 @@ def test_the_command_line(
         words = ["generate", str(tiny_chat_model), "abcabc", "--weights", "q8", "--max-tokens", "12"]
         words += ["--speculate", drafter]
         monkeypatch.setattr(sys, "argv", ["fullspan", *words, "--format", "json"])
-        main()
+        with pytest.raises(SystemExit, match="0"):
+            main()
         said = json.loads(capsys.readouterr().out)
         assert said["text"] == plain.text
         assert said["speculation"]["n_tokens"] == 11
         monkeypatch.setattr(sys, "argv", ["fullspan", *words])
-        main()
+        with pytest.raises(SystemExit, match="0"):
+            main()
         assert capsys.readouterr().out == plain.text + "\n"

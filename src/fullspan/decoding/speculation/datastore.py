@@ -74,7 +74,7 @@ class Datastore:
             If the file is missing, or is not a whole datastore.
         """
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with Path(path).open("rb") as opened, np.load(opened, allow_pickle=False) as file:
                 tokens, order, vocabulary = (file[name] for name in ("tokens", "order", "vocabulary"))
         except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
             raise DataError(f"{path} is not a datastore: {error}") from None

@@ -166,9 +166,11 @@ def _branches(leaf: _Leaf, width: int) -> list[tuple[_Leaf, int]]:
     for token in path:
         sampler.accept(token)
     try:
+        if sampler.finished:
+            return []
         nodes = _add_likely(leaf, width) if sampler.options.greedy else _add_drawn(leaf, width)
     except DataError:
-        return []  # a grammar's dead end or its end, on a path that the target need not take
+        return []  # a grammar's dead end, on a path that the target need not take
     finally:
         sampler.rollback(len(path))
     return [(leaf, node) for node in nodes if tree.tokens[node] not in row.end_ids]

@@ -110,7 +110,9 @@ class _Row:
         """Count the step that gave the path."""
         counts = self.answer.speculation
         assert counts is not None  # since `of`
-        counts.add(len(tree) - 1, tree.depth, len(self.path))
+        # The last token is the target's own, unless the answer ended with one that was proposed.
+        n_own = tree.child(self.path[-1], self.draft.ids[-1]) is None
+        counts.add(len(tree) - 1, tree.depth, len(self.path), len(self.path) - n_own)
         counts.draft_seconds += draft_seconds
         counts.verify_seconds += verify_seconds
 

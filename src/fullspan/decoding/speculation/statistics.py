@@ -26,8 +26,8 @@ class Speculation:
     Examples
     --------
     >>> counts = Speculation()
-    >>> counts.add(n_proposed=3, depth=3, n_tokens=2)
-    >>> counts.add(n_proposed=1, depth=1, n_tokens=2)
+    >>> counts.add(n_proposed=3, depth=3, n_tokens=2, n_accepted=1)
+    >>> counts.add(n_proposed=1, depth=1, n_tokens=2, n_accepted=1)
     >>> counts.proposed, counts.accepted, counts.tokens_per_step
     ([2, 1, 1], [2, 0, 0], 2.0)
     """
@@ -45,8 +45,8 @@ class Speculation:
         """Tokens that a step of the target gave; 1 is plain decoding."""
         return self.n_tokens / self.n_steps if self.n_steps else 1.0
 
-    def add(self, n_proposed: int, depth: int, n_tokens: int) -> None:
-        """Count a step: `n_tokens` came of it, all but the last of them proposed."""
+    def add(self, n_proposed: int, depth: int, n_tokens: int, n_accepted: int) -> None:
+        """Count a step: `n_tokens` came of it, `n_accepted` of them proposed on a tree of this depth."""
         self.n_steps += 1
         self.n_tokens += n_tokens
         self.n_proposed += n_proposed
@@ -55,4 +55,4 @@ class Speculation:
         self.accepted += [0] * more
         for position in range(depth):
             self.proposed[position] += 1
-            self.accepted[position] += position < n_tokens - 1
+            self.accepted[position] += position < n_accepted
