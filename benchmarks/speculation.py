@@ -1,11 +1,11 @@
 """Speculation on the CPU engine: our decoding with drafts against our plain decoding, greedy.
 
-Three kinds of prompts: the demo's (what is this function of the standard library?), free chat, and a page of text
-to summarise. Contenders take turns in one process, so that they share a load of the machine; the answers are the
-same to the token, which is checked. For each kind and contender: tokens a second after the prompt was read,
-tokens a step, how often the first, second, ... proposal was accepted, and the drafter's part of the time.
+Three kinds of prompts: the demo's (what is this function of the standard library?), free chat, and a page of
+text to summarise. Contenders take turns in one process, so that they share a load of the machine; the answers
+are the same to the token, which is checked. For each kind and contender: tokens a second after the prompt was
+read, tokens a step, how often the first, second, ... proposal was accepted, and the drafter's part of time.
 
-The datastore holds the demo's training examples. A smaller model of the same vocabulary takes part with --draft.
+The datastore holds the demo's training examples. A smaller model of the vocabulary takes part with --draft.
 
     python -m benchmarks speculation
 """
