@@ -18,7 +18,7 @@ from scipy.stats import chisquare
 
 import fullspan
 from fullspan.cli import main
-from fullspan.core.errors import ConfigError, DataError
+from fullspan.core.errors import CheckpointError, ConfigError, DataError
 from fullspan.decoding.engine._layout import PAGE
 from fullspan.decoding.engine.cache import SequenceCache
 from fullspan.decoding.engine.decoder import EngineDecoder
@@ -410,6 +410,8 @@ def test_what_does_not_fit_is_refused_by_name(
     for widths in ((), (2, 0)):
         with pytest.raises(ConfigError, match="has 0 proposals"):
             ModelDrafter(target, widths)
+    with pytest.raises(CheckpointError, match="no-such-model"):
+        target.generate("a", speculate="no-such-model")
     with pytest.raises(ConfigError, match="must be 1 to 63, got 64"):
         NGramDrafter(64)
     with pytest.raises(ConfigError, match="n-grams of 3 to 2 tokens"):
