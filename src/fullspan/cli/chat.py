@@ -17,7 +17,7 @@ from fullspan.core.config import Argument, InputPath
 from fullspan.core.errors import DataError, FullspanError, did_you_mean
 from fullspan.core.files import replacing
 from fullspan.decoding.constraints import grammar_of
-from fullspan.decoding.engines import ENGINE_HELP, WEIGHTS_HELP, EngineName, Weights
+from fullspan.decoding.engines import ENGINE_HELP, SPECULATE_HELP, WEIGHTS_HELP, EngineName, Weights
 from fullspan.decoding.options import GenerationOptions
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ class ChatConfig(GenerationOptions):
     adapter: InputPath | None = Field(None, description="folder of a LoRA adapter to add to the model")
     engine: EngineName = Field("auto", description=ENGINE_HELP)
     weights: Weights | None = Field(None, description=WEIGHTS_HELP)
+    speculate: str | None = Field(None, description=SPECULATE_HELP)
     system: str | None = Field(None, description="what the model is told before the conversation")
     message: str | None = Field(None, description="ask this, print the answer and leave")
 
@@ -157,7 +158,7 @@ class Chat:
         self.turns.append({"role": "user", "content": text})
         said = ""
         try:
-            for piece in self.model.stream_answer(self._prompt(), self.config):
+            for piece in self.model.stream_answer(self._prompt(), self.config, self.config.speculate):
                 print(piece, end="", flush=True)
                 said += piece
         except (KeyboardInterrupt, FullspanError):

@@ -13,7 +13,7 @@ from fullspan.checkpoints.store import find_model
 from fullspan.core.config import Argument, InputPath
 from fullspan.core.errors import ConfigError, DataError
 from fullspan.decoding.constraints import grammar_of
-from fullspan.decoding.engines import ENGINE_HELP, WEIGHTS_HELP, EngineName, Weights
+from fullspan.decoding.engines import ENGINE_HELP, SPECULATE_HELP, WEIGHTS_HELP, EngineName, Weights
 from fullspan.decoding.options import MOST_SAMPLES, GenerationOptions
 
 
@@ -29,6 +29,7 @@ class GenerateConfig(GenerationOptions):
     adapter: InputPath | None = Field(None, description="folder of a LoRA adapter to add to the model")
     engine: EngineName = Field("auto", description=ENGINE_HELP)
     weights: Weights | None = Field(None, description=WEIGHTS_HELP)
+    speculate: str | None = Field(None, description=SPECULATE_HELP)
     n: int = Field(
         1, ge=1, le=MOST_SAMPLES, description="answers to give; --temperature above 0 makes them differ"
     )
@@ -57,11 +58,12 @@ def command(config: GenerateConfig) -> None:
     model = load(config.model, adapter=config.adapter, engine=config.engine, weights=config.weights)
     ids = model.prompt_ids(prompt)
     if config.format == "text" and config.stream and config.n == 1:
-        for piece in model.stream_answer(ids, config):
+        for piece in model.stream_answer(ids, config, config.speculate):
             print(piece, end="", flush=True)
         print()
         return
-    for number, result in enumerate(model.answer([ids], config, config.logprobs, n=config.n)):
+    results = model.answer([ids], config, config.logprobs, n=config.n, speculate=config.speculate)
+    for number, result in enumerate(results):
         if config.format == "json":
             print(json.dumps({**asdict(result), "tokens_per_second": result.tokens_per_second}))
         else:

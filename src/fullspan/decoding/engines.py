@@ -11,3 +11,7 @@ ENGINE_HELP = (
     "cpu: fullspan's own kernels; auto takes them for GGUF files on a CPU, and where weights are given"
 )
 WEIGHTS_HELP = "kind of the cpu engine's weights; by default those of the file, or q8"
+SPECULATE_HELP = (
+    "draft several tokens a step, which never changes what is likely: ngram copies from the prompt and the "
+    "answer; a datastore's file copies from its texts; a smaller model of the same vocabulary runs ahead"
+)

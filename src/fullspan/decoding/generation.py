@@ -16,6 +16,7 @@ from fullspan.decoding.decoders import Decoder, decoder_of
 from fullspan.decoding.logprobs import TokenLogprob, token_logprob
 from fullspan.decoding.options import GenerationOptions
 from fullspan.decoding.sampler import Sampler
+from fullspan.decoding.speculation.statistics import Speculation
 from fullspan.decoding.stopping import AnswerText
 from fullspan.models.llama import Llama
 
@@ -41,6 +42,8 @@ class Answer:
         "stop" for an end token, a stop string or the end of a constraint; None while growing.
     seconds : float
         From the start of the batch to this row's last token.
+    speculation : Speculation or None
+        What drafts brought, where there were any.
     """
 
     prompt_ids: list[int]
@@ -52,6 +55,7 @@ class Answer:
     logprobs: list[TokenLogprob] = field(default_factory=list)
     finish_reason: str | None = None
     seconds: float = 0.0
+    speculation: Speculation | None = None
 
     def accept(self, token: int, end_ids: frozenset[int]) -> str:
         """Append `token`; return the text that can be shown now."""
@@ -107,10 +111,7 @@ def generate(
         If the model computes what is no number.
     """
     decoder = decoder_of(model)
-    context = decoder.config.max_positions
-    for answer in answers:
-        _check_length(len(answer.prompt_ids), context)
-        answer.limit = min(options.max_tokens, context - len(answer.prompt_ids))
+    set_limits(answers, options, decoder.config.max_positions)
     started = time.perf_counter()
     live = list(answers)
     batch = decoder.begin([answer.prompt_ids for answer in live], options.max_tokens)
@@ -130,6 +131,19 @@ def generate(
             live, tokens = [live[row] for row in keep], [tokens[row] for row in keep]
             batch.keep(keep)
         batch.append(tokens)
+
+
+def set_limits(answers: Sequence[Answer], options: GenerationOptions, context: int) -> None:
+    """Say of each answer how long it may become.
+
+    Raises
+    ------
+    DataError
+        If a prompt is empty or leaves no room.
+    """
+    for answer in answers:
+        _check_length(len(answer.prompt_ids), context)
+        answer.limit = min(options.max_tokens, context - len(answer.prompt_ids))
 
 
 def _check_length(n_tokens: int, context: int) -> None:

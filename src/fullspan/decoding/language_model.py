@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeGuard, Unpack, cast, overload
+from typing import TYPE_CHECKING, TypeGuard, Unpack, cast, overload
 
 import torch
 
@@ -22,6 +22,7 @@ from fullspan.decoding.logprobs import TokenLogprob
 from fullspan.decoding.options import MOST_SAMPLES, GenerationOptions, Options, options_from
 from fullspan.decoding.sampler import Sampler, row_generator, token_bias
 from fullspan.decoding.scoring import Score, score_tokens
+from fullspan.decoding.speculation.statistics import Speculation
 from fullspan.decoding.stopping import AnswerText
 from fullspan.models.llama import Llama, LlamaConfig
 from fullspan.models.loading import is_gguf, load_model
@@ -29,6 +30,10 @@ from fullspan.models.tokenizers import load_tokenizer
 from fullspan.text.chat import encode_chat
 from fullspan.text.examples import Message
 from fullspan.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from fullspan.decoding.speculation.choice import Speculate
+    from fullspan.decoding.speculation.drafters import Drafter
 
 # One turn of a conversation: a mapping has "role" and "content".
 Turn = Message | Mapping[str, str]
@@ -53,6 +58,8 @@ class Generation:
         From the start of the batch to this answer's last token.
     logprobs : tuple of TokenLogprob or None
         One for each of `token_ids`, where asked for.
+    speculation : Speculation or None
+        How many proposals were accepted, where there was a drafter.
     """
 
     text: str
@@ -61,6 +68,7 @@ class Generation:
     n_prompt_tokens: int
     seconds: float
     logprobs: tuple[TokenLogprob, ...] | None = None
+    speculation: Speculation | None = None
 
     @property
     def tokens_per_second(self) -> float:
@@ -121,6 +129,7 @@ class LanguageModel:
         self.decoder = decoder_of(model.eval() if isinstance(model, Llama) else model)
         self.tokenizer = tokenizer
         self.name = name
+        self._last_drafter: tuple[Speculate, Drafter] | None = None
 
     @property
     def model(self) -> Llama:
@@ -134,7 +143,13 @@ class LanguageModel:
 
     @overload
     def generate(  # type: ignore[overload-overlap]  # a str is a sequence of str too
-        self, prompt: str, *, n: None = None, logprobs: int | None = None, **options: Unpack[Options]
+        self,
+        prompt: str,
+        *,
+        n: None = None,
+        logprobs: int | None = None,
+        speculate: Speculate | None = None,
+        **options: Unpack[Options],
     ) -> Generation: ...
 
     @overload
@@ -144,6 +159,7 @@ class LanguageModel:
         *,
         n: int | None = None,
         logprobs: int | None = None,
+        speculate: Speculate | None = None,
         **options: Unpack[Options],
     ) -> list[Generation]: ...
 
@@ -153,6 +169,7 @@ class LanguageModel:
         *,
         n: int | None = None,
         logprobs: int | None = None,
+        speculate: Speculate | None = None,
         **options: Unpack[Options],
     ) -> Generation | list[Generation]:
         """Go on from a prompt, or from each of several at once.
@@ -167,7 +184,11 @@ class LanguageModel:
         chosen = options_from(options)
         prompts = [prompt] if isinstance(prompt, str) else prompt
         found = self.answer(
-            [self.prompt_ids(each) for each in prompts], chosen, logprobs, n=1 if n is None else n
+            [self.prompt_ids(each) for each in prompts],
+            chosen,
+            logprobs,
+            n=1 if n is None else n,
+            speculate=speculate,
         )
         return found[0] if isinstance(prompt, str) and n is None else found
 
@@ -178,6 +199,7 @@ class LanguageModel:
         *,
         n: None = None,
         logprobs: int | None = None,
+        speculate: Speculate | None = None,
         **options: Unpack[Options],
     ) -> Generation: ...
 
@@ -188,6 +210,7 @@ class LanguageModel:
         *,
         n: int | None = None,
         logprobs: int | None = None,
+        speculate: Speculate | None = None,
         **options: Unpack[Options],
     ) -> list[Generation]: ...
 
@@ -197,6 +220,7 @@ class LanguageModel:
         *,
         n: int | None = None,
         logprobs: int | None = None,
+        speculate: Speculate | None = None,
         **options: Unpack[Options],
     ) -> Generation | list[Generation]:
         """Answer a question or a conversation, or each of several at once.
@@ -216,17 +240,25 @@ class LanguageModel:
         chosen = options_from(options)
         batch = messages if _is_batch(messages) else [cast(Conversation, messages)]
         found = self.answer(
-            [self.chat_ids(each) for each in batch], chosen, logprobs, n=1 if n is None else n
+            [self.chat_ids(each) for each in batch],
+            chosen,
+            logprobs,
+            n=1 if n is None else n,
+            speculate=speculate,
         )
         return found if _is_batch(messages) or n is not None else found[0]
 
-    def stream(self, prompt: str, **options: Unpack[Options]) -> Stream:
+    def stream(
+        self, prompt: str, *, speculate: Speculate | None = None, **options: Unpack[Options]
+    ) -> Stream:
         """As `generate`, yielding text as it comes."""
-        return self.stream_answer(self.prompt_ids(prompt), options_from(options))
+        return self.stream_answer(self.prompt_ids(prompt), options_from(options), speculate)
 
-    def stream_chat(self, messages: Conversation, **options: Unpack[Options]) -> Stream:
+    def stream_chat(
+        self, messages: Conversation, *, speculate: Speculate | None = None, **options: Unpack[Options]
+    ) -> Stream:
         """As `chat`, yielding text as it comes."""
-        return self.stream_answer(self.chat_ids(messages), options_from(options))
+        return self.stream_answer(self.chat_ids(messages), options_from(options), speculate)
 
     @overload
     def score(self, text: str) -> Score: ...  # type: ignore[overload-overlap]
@@ -265,6 +297,7 @@ class LanguageModel:
         after_token: Callable[[], None] | None = None,
         *,
         n: int = 1,
+        speculate: Speculate | None = None,
     ) -> list[Generation]:
         """Answer prompts of tokens, each `n` times, as one batch; `after_token` may show progress."""
         if n_logprobs is not None and n_logprobs < 0:
@@ -273,15 +306,50 @@ class LanguageModel:
             raise ConfigError(f"n must be from 1 to {MOST_SAMPLES}, got {n}")
         answers = self._answers(prompts, options, n)
         if answers:
-            for _ in generate(self.decoder, answers, options, end_ids=self._end_ids, n_logprobs=n_logprobs):
+            for _ in self._generate(answers, options, speculate, n_logprobs):
                 if after_token is not None:
                     after_token()
         return [_generation(answer, logprobs=n_logprobs is not None) for answer in answers]
 
-    def stream_answer(self, prompt: list[int], options: GenerationOptions) -> Stream:
+    def stream_answer(
+        self, prompt: list[int], options: GenerationOptions, speculate: Speculate | None = None
+    ) -> Stream:
         """Answer one prompt of tokens, text by text."""
         answers = self._answers([prompt], options, 1)
-        return Stream(answers[0], generate(self.decoder, answers, options, end_ids=self._end_ids))
+        return Stream(answers[0], self._generate(answers, options, speculate))
+
+    def _generate(
+        self,
+        answers: list[Answer],
+        options: GenerationOptions,
+        speculate: Speculate | None,
+        n_logprobs: int | None = None,
+    ) -> Iterator[tuple[Answer, str]]:
+        if speculate is None:
+            return generate(self.decoder, answers, options, end_ids=self._end_ids, n_logprobs=n_logprobs)
+        from fullspan.decoding.engine.decoder import EngineDecoder
+        from fullspan.decoding.speculation.loop import speculate as generate_ahead
+
+        if not isinstance(self.decoder, EngineDecoder):
+            raise ConfigError(
+                f"{self.name} runs on torch, and speculation needs the CPU engine",
+                "load it with engine='cpu'",
+            )
+        drafter = self._drafter(speculate)
+        return generate_ahead(
+            self.decoder, answers, options, drafter, end_ids=self._end_ids, n_logprobs=n_logprobs
+        )
+
+    def _drafter(self, speculate: Speculate) -> Drafter:
+        """What `speculate` means, checked; kept, as loading and checking may take seconds."""
+        from fullspan.decoding.speculation.choice import drafter_of
+        from fullspan.decoding.speculation.drafters import Target
+
+        if self._last_drafter is None or self._last_drafter[0] != speculate:
+            drafter = drafter_of(speculate)
+            drafter.check(Target(self.name, self.tokenizer, self.config.vocab_size))
+            self._last_drafter = speculate, drafter
+        return self._last_drafter[1]
 
     @property
     def _end_ids(self) -> frozenset[int]:
@@ -329,6 +397,7 @@ def _generation(answer: Answer, *, logprobs: bool) -> Generation:
         n_prompt_tokens=len(answer.prompt_ids),
         seconds=answer.seconds,
         logprobs=tuple(answer.logprobs) if logprobs else None,
+        speculation=answer.speculation,
     )
 
 

@@ -86,6 +86,7 @@ class EngineBatch:
         self, engine: Engine, ids: list[list[int]], caches: list[SequenceCache], logits: np.ndarray
     ) -> None:
         self._engine, self.ids, self.caches, self.logits = engine, ids, caches, logits
+        self._proposed: list[Sequence[int]] = []
 
     def keep(self, rows: Sequence[int]) -> None:
         """Go on with these rows only."""
@@ -99,3 +100,22 @@ class EngineBatch:
         self.logits = np.concatenate(self._engine.step_all(segments))
         for ids, token in zip(self.ids, tokens, strict=True):
             ids.append(token)
+
+    def propose(self, trees: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[np.ndarray]:
+        """Logits [n, V] of what follows each token of the tree behind each row.
+
+        A tree is tokens and parents as in `Segment`. The rows stay what they are, until `accept`.
+        """
+        segments = [
+            Segment(cache, tokens, parents)
+            for cache, (tokens, parents) in zip(self.caches, trees, strict=True)
+        ]
+        found = self._engine.step_all(segments)
+        self._proposed = [tokens for tokens, _ in trees]
+        return found
+
+    def accept(self, paths: Sequence[Sequence[int]]) -> None:
+        """Put a path of each tree of the last `propose` behind its row: numbers of tokens, root first."""
+        for ids, cache, tokens, path in zip(self.ids, self.caches, self._proposed, paths, strict=True):
+            cache.keep(path)
+            ids += [tokens[node] for node in path]

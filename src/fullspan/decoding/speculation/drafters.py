@@ -1,0 +1,66 @@
+"""What a drafter is: something that, of each row of a batch, guesses how it goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from fullspan.decoding.engine._layout import MOST_TOKENS
+from fullspan.decoding.sampler import Sampler
+from fullspan.decoding.speculation.tree import Tree
+from fullspan.text.tokenizer import Tokenizer
+
+# Most tokens of a tree besides its root: a step of the engine takes no more.
+MOST_PROPOSALS = MOST_TOKENS - 1
+
+
+@dataclass(frozen=True)
+class Target:
+    """The model whose answers are sped up, as far as a drafter must know it."""
+
+    name: str
+    tokenizer: Tokenizer
+    vocab_size: int
+
+
+@dataclass(eq=False)
+class DraftRow:
+    """A row of a batch, as drafters see it.
+
+    Attributes
+    ----------
+    ids : list of int
+        Prompt and answer so far. It only grows.
+    sampler : Sampler
+        The row's own; its distribution is what the target draws from. A drafter leaves its state as it was.
+    end_ids : frozenset of int
+        Tokens behind which nothing follows.
+    room : int
+        Most tokens that a path may have.
+    """
+
+    ids: list[int]
+    sampler: Sampler
+    end_ids: frozenset[int]
+    room: int = 0
+
+
+class Drafting(Protocol):
+    """A drafter's work on one batch."""
+
+    def propose(self, rows: Sequence[DraftRow]) -> list[Tree]:
+        """A tree for each row, no deeper than its room; of the root alone where there is nothing to say."""
+
+    def keep(self, places: Sequence[int]) -> None:
+        """Go on with the rows of these places only."""
+
+
+class Drafter(Protocol):
+    """Proposes tokens that the target verifies; whatever it proposes, answers keep their distribution."""
+
+    def check(self, target: Target) -> None:
+        """Raise ConfigError if it does not fit the target."""
+
+    def begin(self, n_rows: int) -> Drafting:
+        """Start on a batch."""
