@@ -84,12 +84,12 @@ def test_operations_are_numpys(seed: int) -> None:
 def test_the_same_without_avx512() -> None:
     """Narrow vectors, on a CPU of 2003 as far as LLVM knows."""
     script = (
-        "import importlib.util, numba\n"
+        "import importlib.util, numba, sys\n"
         "numba.config.CPU_NAME, numba.config.CPU_FEATURES = 'x86-64', ''\n"
         "import fullspan.core.device as device\n"
         "device.cpu_features = lambda: []\n"
         f"spec = importlib.util.spec_from_file_location('narrow', {__file__!r})\n"
-        "tests = importlib.util.module_from_spec(spec)\n"
+        "tests = sys.modules['narrow'] = importlib.util.module_from_spec(spec)\n"
         "spec.loader.exec_module(tests)\n"
         "assert not tests.simd.HAS_AVX512\n"
         "for seed in range(5): tests.check_arithmetic(seed)\n"
