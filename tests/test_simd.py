@@ -34,6 +34,8 @@ def arithmetic(a: Any, b: Any, x: Any, y: Any, ints: Any, floats: Any) -> None:
     simd.store(out + 384, simd.to_int32(p * np.float32(100)))
     simd.store_where(out + 448, i, p >= q)
     simd.store_bytes(out + 512, i)
+    simd.scatter_where(out + 576, (simd.lane_numbers() ^ np.int32(5)) << np.int32(2), i, p < q)
+    simd.store(out + 640, simd.select(simd.mask_of_bits(np.int64(0xA5F0)), i, j))
     out = address(floats)
     simd.store(out, p / q - np.float32(2))
     simd.store(out + 64, simd.maximum(simd.floor(p), simd.minimum(q, simd.magnitude(p))))
@@ -47,11 +49,17 @@ def arithmetic(a: Any, b: Any, x: Any, y: Any, ints: Any, floats: Any) -> None:
     floats[6, 3] = simd.first_lane(p != p)
 
 
+@kernel()
+def reduced(a: Any, limit: int) -> Any:
+    """What becomes one number."""
+    return simd.lanes_sum(simd.load_int32(address(a))), simd.bytes_above(address(a), limit)
+
+
 def check_arithmetic(seed: int) -> None:
     rng = np.random.default_rng(seed)
     a, b = (rng.integers(-1000, 1000, 16).astype(np.int32) for _ in range(2))
     x, y = (rng.normal(size=16).astype(np.float32) * 10 for _ in range(2))
-    ints, floats = np.zeros((9, 16), np.int32), np.zeros((7, 16), np.float32)
+    ints, floats = np.zeros((11, 16), np.int32), np.zeros((7, 16), np.float32)
     arithmetic(a, b, x, y, ints, floats)
     chosen = a[a > b]
     expected = [
@@ -66,12 +74,21 @@ def check_arithmetic(seed: int) -> None:
     ]
     np.testing.assert_array_equal(ints[:8], expected)
     np.testing.assert_array_equal(ints[8].view(np.uint8)[:16], a.astype(np.uint8))
+    scattered = np.zeros(16, np.int32)
+    scattered[np.arange(16)[x < y] ^ 5] = a[x < y]
+    np.testing.assert_array_equal(ints[9], scattered)
+    np.testing.assert_array_equal(ints[10], np.where(0xA5F0 >> np.arange(16) & 1, a, b))
     np.testing.assert_array_equal(floats[0], x / y - np.float32(2))
     np.testing.assert_array_equal(floats[1], np.maximum(np.floor(x), np.minimum(y, abs(x))))
     np.testing.assert_array_equal(floats[2], x[np.arange(16) ^ 1])
     np.testing.assert_array_equal(floats[3], a.view(np.uint32).astype(np.float32))
     np.testing.assert_array_equal(floats[4], a.astype(np.float32))
     np.testing.assert_allclose(floats[5], np.exp(x.astype(float)), rtol=3e-7)
+    huge = a * np.int32(2_000_000)
+    for limit in (0, 100, 127, 128, 254, 255):  # bytes are unsigned
+        total, above = reduced(huge, limit)
+        assert total == huge.sum(dtype=np.int64)
+        assert above == np.packbits(huge.view(np.uint8) > limit, bitorder="little").view(np.int64)[0]
     found = [x.max(), (x > y).sum(), np.flatnonzero(x > y)[0] if (x > y).any() else 16, 16]
     np.testing.assert_array_equal(floats[6, :4], np.array(found, np.float32))
 
@@ -105,7 +122,7 @@ def test_exp_has_bounds() -> None:
     floats = np.zeros((7, 16), np.float32)
     whole = np.zeros(16, np.int32)
     arithmetic(
-        whole, whole, np.clip(x, -1e4, 1e4), np.ones(16, np.float32), np.zeros((9, 16), np.int32), floats
+        whole, whole, np.clip(x, -1e4, 1e4), np.ones(16, np.float32), np.zeros((11, 16), np.int32), floats
     )
     np.testing.assert_allclose(floats[5, :6], np.exp(np.clip(x[:6], -87, 87).astype(float)), rtol=3e-7)
 

@@ -240,18 +240,25 @@ def store(typing_context: Any, place: Any, vector: Any) -> Any:
     return types.void(types.int64, vector), generate
 
 
-@_intrinsic
-def store_bytes(typing_context: Any, place: Any, vector: Any) -> Any:
-    """Write the lowest byte of each of 16 int32."""
-    if vector != INT32:
-        return None
+def narrow_store(kind: Any, doc: str) -> Any:
+    """A function that writes the lowest bits of each of 16 int32, as many as an LLVM type has."""
 
-    def generate(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
-        narrow = builder.trunc(arguments[1], lanes_of(_I8))
-        builder.store(narrow, pointer(builder, arguments[0], narrow.type)).align = 1
-        return context.get_dummy_value()
+    def put(typing_context: Any, place: Any, vector: Any) -> Any:
+        if vector != INT32:
+            return None
 
-    return types.void(types.int64, vector), generate
+        def generate(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
+            narrow = builder.trunc(arguments[1], lanes_of(kind))
+            builder.store(narrow, pointer(builder, arguments[0], narrow.type)).align = 1
+            return context.get_dummy_value()
+
+        return types.void(types.int64, vector), generate
+
+    put.__doc__ = doc
+    return _intrinsic(put)
+
+
+store_bytes = narrow_store(_I8, "Write the lowest byte of each of 16 int32.")
 
 
 @_intrinsic

@@ -41,6 +41,7 @@ from fullspan.core.simd import (
     call,
     each,
     lanes_of,
+    narrow_store,
     pointer,
     select,
     shuffled,
@@ -305,18 +306,7 @@ def _load_words(typing_context: Any, place: Any) -> Any:
     return INT32(types.int64), generate
 
 
-@_intrinsic
-def _store_words(typing_context: Any, place: Any, vector: Any) -> Any:
-    """Write the lower 16 bits of each int32."""
-    if vector != INT32:
-        return None
-
-    def generate(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
-        narrow = builder.trunc(arguments[1], lanes_of(_I16))
-        builder.store(narrow, pointer(builder, arguments[0], narrow.type)).align = 1
-        return context.get_dummy_value()
-
-    return types.void(types.int64, vector), generate
+_store_words = narrow_store(_I16, "Write the lower 16 bits of each int32.")
 
 
 @_intrinsic
@@ -439,18 +429,18 @@ def neighbours(typing_context: Any, vector: Any) -> Any:
 
 @_intrinsic
 def total_of(typing_context: Any, vector: Any) -> Any:
-    """The sum of the 16 lanes, always in the same order: halves, quarters, eighths, neighbours."""
-    if vector not in (FLOAT32, INT32):
+    """The sum of 16 float32, always in the same order: halves, quarters, eighths, neighbours."""
+    if vector != FLOAT32:
         return None
 
     def generate(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
         sums = arguments[0]
         for step in (8, 4, 2, 1):
             moved = shuffled(builder, sums, sums, [(lane + step) % LANES for lane in range(LANES)])
-            sums = (builder.fadd if vector == FLOAT32 else builder.add)(sums, moved)
+            sums = builder.fadd(sums, moved)
         return builder.extract_element(sums, ir.Constant(_I32, 0))
 
-    return vector.element(vector), generate
+    return types.float32(vector), generate
 
 
 @_intrinsic

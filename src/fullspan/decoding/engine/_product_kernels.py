@@ -14,6 +14,7 @@ import numpy as np
 from fullspan.core.kernels import helper
 from fullspan.core.simd import (
     count,
+    lanes_sum,
     largest,
     load_float32,
     load_int32,
@@ -39,7 +40,6 @@ from fullspan.core.simd_products import (
     spread_each,
     spread_each_int32,
     store_each,
-    total_of,
 )
 from fullspan.decoding.engine._layout import (
     ACROSS,
@@ -219,7 +219,7 @@ def put_integers(first: Any, second: Any, record: int, token: int) -> None:
     low, high = to_int32(nearest(first * spread)), to_int32(nearest(second * spread))
     store_bytes(record + GROUP * token, low)
     store_bytes(record + GROUP * token + 16, high)
-    total = total_of(low + high)
+    total = np.int32(lanes_sum(low + high))
     put_float32(record + SCALE_AT + 4 * token, scale)
     put_float32(record + SUM_AT + 4 * token, scale * np.float32(total))
     put_int32(record + SHIFT_AT + 4 * token, np.int32(-128) * total)

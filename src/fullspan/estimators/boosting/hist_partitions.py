@@ -16,7 +16,7 @@ import numpy as np
 from fullspan.core.errors import ConfigError
 from fullspan.core.partitions import Partitions, total
 from fullspan.estimators.binning import Binner, sample_rows
-from fullspan.estimators.boosting import _hist_grow as growth
+from fullspan.estimators.boosting import _hist_partition_kernels as growth
 from fullspan.estimators.boosting import _hist_records as records
 from fullspan.estimators.boosting import _hist_splits as splits
 from fullspan.estimators.boosting._hist_gradients import LOGISTIC, SQUARED, add_leaf_values
