@@ -6,6 +6,7 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+from fullspan.core.errors import CheckpointError
 from fullspan.decoding.speculation.datastore import Datastore
 from fullspan.decoding.speculation.draft_model import ModelDrafter
 from fullspan.decoding.speculation.drafters import Drafter
@@ -38,7 +39,11 @@ def drafter_of(speculate: Speculate) -> Drafter:
     if isinstance(speculate, str | Path):
         if zipfile.is_zipfile(speculate):
             return RetrievalDrafter(Datastore.load(speculate))
-        return ModelDrafter(load(speculate, engine="cpu"))
+        try:
+            return ModelDrafter(load(speculate, engine="cpu"))
+        except CheckpointError as error:
+            meant = "speculate takes ngram, the file of a datastore, or a smaller model"
+            raise CheckpointError(f"speculate: {error.message}", meant) from None
     if isinstance(speculate, Datastore):
         return RetrievalDrafter(speculate)
     return ModelDrafter(speculate) if isinstance(speculate, LanguageModel) else speculate
