@@ -410,7 +410,7 @@ def test_what_does_not_fit_is_refused_by_name(
     for widths in ((), (2, 0)):
         with pytest.raises(ConfigError, match="has 0 proposals"):
             ModelDrafter(target, widths)
-    with pytest.raises(CheckpointError, match="speculate: no model named .no-such-model"):
+    with pytest.raises(CheckpointError, match=r"speculate: no model named .no-such-model"):
         target.generate("a", speculate="no-such-model")
     with pytest.raises(ConfigError, match="must be 1 to 63, got 64"):
         NGramDrafter(64)
