@@ -219,7 +219,7 @@ def test_the_draft_models_cache_follows_what_is_accepted(
 def exact(model: LanguageModel, prompt: str, options: GenerationOptions) -> dict[tuple[int, ...], float]:
     """The probability of every answer, token by token from the engine's logits."""
     ids = model.prompt_ids(prompt)
-    [answer] = model._answers([ids], options, 1)
+    [answer] = model.new_answers([ids], options, 1)
     assert isinstance(model.decoder, EngineDecoder)
     engine, sampler, found = model.decoder.engine, answer.sampler, {}
 

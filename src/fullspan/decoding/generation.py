@@ -142,11 +142,12 @@ def set_limits(answers: Sequence[Answer], options: GenerationOptions, context: i
         If a prompt is empty or leaves no room.
     """
     for answer in answers:
-        _check_length(len(answer.prompt_ids), context)
+        check_length(len(answer.prompt_ids), context)
         answer.limit = min(options.max_tokens, context - len(answer.prompt_ids))
 
 
-def _check_length(n_tokens: int, context: int) -> None:
+def check_length(n_tokens: int, context: int) -> None:
+    """Refuse a prompt of so many tokens if it is empty or leaves no room for an answer."""
     if n_tokens == 0:
         raise DataError("the prompt is empty", "give some text to go on from")
     if n_tokens >= context:

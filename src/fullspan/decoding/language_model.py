@@ -304,7 +304,7 @@ class LanguageModel:
             raise ConfigError(f"logprobs must be 0 or more, got {n_logprobs}")
         if not 1 <= n <= MOST_SAMPLES:
             raise ConfigError(f"n must be from 1 to {MOST_SAMPLES}, got {n}")
-        answers = self._answers(prompts, options, n)
+        answers = self.new_answers(prompts, options, n)
         if answers:
             for _ in self._generate(answers, options, speculate, n_logprobs):
                 if after_token is not None:
@@ -315,7 +315,7 @@ class LanguageModel:
         self, prompt: list[int], options: GenerationOptions, speculate: Speculate | None = None
     ) -> Stream:
         """Answer one prompt of tokens, text by text."""
-        answers = self._answers([prompt], options, 1)
+        answers = self.new_answers([prompt], options, 1)
         return Stream(answers[0], self._generate(answers, options, speculate))
 
     def _generate(
@@ -326,7 +326,7 @@ class LanguageModel:
         n_logprobs: int | None = None,
     ) -> Iterator[tuple[Answer, str]]:
         if speculate is None:
-            return generate(self.decoder, answers, options, end_ids=self._end_ids, n_logprobs=n_logprobs)
+            return generate(self.decoder, answers, options, end_ids=self.end_ids, n_logprobs=n_logprobs)
         from fullspan.decoding.engine.decoder import EngineDecoder
         from fullspan.decoding.speculation.loop import speculate as generate_ahead
 
@@ -337,7 +337,7 @@ class LanguageModel:
             )
         drafter = self._drafter(speculate)
         return generate_ahead(
-            self.decoder, answers, options, drafter, end_ids=self._end_ids, n_logprobs=n_logprobs
+            self.decoder, answers, options, drafter, end_ids=self.end_ids, n_logprobs=n_logprobs
         )
 
     def _drafter(self, speculate: Speculate) -> Drafter:
@@ -352,14 +352,16 @@ class LanguageModel:
         return self._last_drafter[1]
 
     @property
-    def _end_ids(self) -> frozenset[int]:
+    def end_ids(self) -> frozenset[int]:
+        """Tokens that end an answer."""
         return frozenset(self.tokenizer.eos_ids)
 
     @functools.cached_property
     def _constraints(self) -> ConstraintCompiler:
         return ConstraintCompiler(self.tokenizer, self.config.vocab_size)
 
-    def _answers(self, prompts: Sequence[list[int]], options: GenerationOptions, n: int) -> list[Answer]:
+    def new_answers(self, prompts: Sequence[list[int]], options: GenerationOptions, n: int) -> list[Answer]:
+        """Answers that have not begun, `n` to each prompt; what `generate` and a scheduler fill."""
         # Without a seed the draw still follows torch's own, so that seeding everything once is enough.
         seed = int(torch.randint(2**62, ())) if options.seed is None else options.seed
         vocab_size = self.config.vocab_size

@@ -98,6 +98,11 @@ class Engine:
             self._crew = StandingCrew(kernel, self.n_threads, self._plan)
         self.close = self._crew.close
 
+    @property
+    def token_bytes(self) -> int:
+        """Memory that a cache takes for a token."""
+        return self._shape.n_bytes // PAGE
+
     def new_cache(self) -> SequenceCache:
         """An empty cache."""
         return SequenceCache(self._shape)
