@@ -18,7 +18,7 @@ setup-demo:
 	@$(PYTHON) tools/setup.py lm
 
 setup-dev:
-	@$(PYTHON) tools/setup.py lm peers dev
+	@$(PYTHON) tools/setup.py lm serve peers dev
 
 demo: setup-demo
 	@$(BIN)/fullspan models pull smollm2-135m-instruct $(if $(MODEL_FILE),--file "$(MODEL_FILE)")

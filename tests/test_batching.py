@@ -151,8 +151,9 @@ def test_a_full_queue_says_so(model: LanguageModel) -> None:
     scheduler = new_scheduler(model, max_running=1, max_waiting=1)
     callers = [Caller(model, text, ENDLESS) for text in "abc"]
     scheduler.submit([callers[0].request])
+    assert callers[0].begun.wait(60)
     scheduler.submit([callers[1].request])
-    with pytest.raises(QueueFull, match="1 answers wait already") as caught:
+    with pytest.raises(QueueFull, match="full: 1 answers") as caught:
         scheduler.submit([callers[2].request])
     assert 1 <= caught.value.retry_after <= 60
     callers[1].wait()

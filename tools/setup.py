@@ -1,7 +1,7 @@
 """Make `.venv` and install fullspan into it; does nothing when that is done already.
 
     python3 tools/setup.py lm            what `make demo` needs
-    python3 tools/setup.py lm peers dev  what `make test` needs
+    python3 tools/setup.py lm serve peers dev  what `make test` needs
 
 Only the standard library is used here, since nothing else is there yet.
 """

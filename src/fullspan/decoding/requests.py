@@ -39,7 +39,9 @@ class QueueFull(FullspanError):
     """
 
     def __init__(self, n_waiting: int, retry_after: int) -> None:
-        super().__init__(f"{n_waiting} answers wait already", f"try again in {retry_after} s")
+        super().__init__(
+            f"the queue is full: {n_waiting} answers wait already", f"try again in {retry_after} s"
+        )
         self.retry_after = retry_after
 
 

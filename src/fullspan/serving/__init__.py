@@ -1,0 +1,1 @@
+"""The server: a language model behind OpenAI's HTTP interface."""
