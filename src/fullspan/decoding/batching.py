@@ -196,7 +196,8 @@ class Scheduler:
 
     def _current(self) -> list[Request]:
         """The requests that run, each once."""
-        return list(dict.fromkeys(each.request for each in [*self._reading, *self._growing]))
+        running: list[_Reading | _Growing] = [*self._reading, *self._growing]
+        return list(dict.fromkeys(each.request for each in running))
 
     def _drop_cancelled(self) -> None:
         for request in [*self._waiting, *self._current()]:
@@ -224,7 +225,7 @@ class Scheduler:
     def _step(self) -> None:
         growing = list(self._growing)
         segments = [Segment(each.cache, each.answer.token_ids[-1:], n_logits=1) for each in growing]
-        readings = []
+        readings: list[_Reading] = []
         room = self._room(len(growing))
         while room > 0 and (reading := self._next_reading(readings)) is not None:
             cache = self._begun(reading)

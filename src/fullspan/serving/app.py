@@ -109,6 +109,8 @@ async def _on_invalid(http: Request, error: Exception) -> Response:
 
 async def _on_http(http: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
+    if error.status_code == 400:  # FastAPI's, of a body that is not UTF-8 or nested too deeply
+        return ApiError(400, "the body cannot be read as JSON", code="invalid_json").response()
     return ApiError(error.status_code, error.detail, headers=error.headers).response()
 
 
