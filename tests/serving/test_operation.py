@@ -20,7 +20,9 @@ import openai
 import pytest
 from openai import OpenAI
 
+import fullspan
 from fullspan.core.errors import ConfigError
+from fullspan.serving.service import Service
 from fullspan.serving.settings import KEY_VARIABLE, ApiKeys, ServerSettings, read_keys
 
 from .conftest import KEY, NAME, Running, wait_for
@@ -126,6 +128,11 @@ def test_keys_are_needed_where_others_can_reach(tmp_path: Path, monkeypatch: pyt
     known = ["key-of-the-first-team", "key-of-the-environment"]
     assert all(map(keys.allow, known)) and not any(map(keys.allow, [None, "", "key-of-the-first-tea"]))
     assert not any(key in repr(vars(keys)) for key in known)
+
+
+def test_torch_models_are_refused(served_folder: Path) -> None:
+    with pytest.raises(ConfigError, match="torch computes this model"):
+        Service(fullspan.load(served_folder, engine="torch"), ServerSettings())
 
 
 def test_a_client_that_leaves_frees_its_place(running: Running) -> None:

@@ -191,6 +191,7 @@ class Scheduler:
                         return
                     if not self._waiting:
                         self._changed.wait()
+                        self._last_end = time.perf_counter()
                     continue
             self._step()
 

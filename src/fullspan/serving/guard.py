@@ -10,6 +10,7 @@ import traceback
 import uuid
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -86,8 +87,8 @@ class Guard:
     def _check(self, scope: Scope) -> None:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         # A page in a browser can make its own name stand for 127.0.0.1, and so reach a server without keys.
-        host = headers.get("host", "").rsplit(":", 1)[0].strip("[]") or "localhost"
-        if not self._keys and is_loopback(self._settings.host) and not is_loopback(host):
+        local = is_loopback(self._settings.host) and _is_local(headers.get("host") or "localhost")
+        if not self._keys and not local:
             raise ApiError(403, "without API keys only requests to localhost are answered", code="wrong_host")
         if scope["path"] != "/health":
             scheme, _, key = headers.get("authorization", "").partition(" ")
@@ -134,6 +135,14 @@ class Guard:
             "seconds": round(seconds, 4),
         }
         log.info(json.dumps(facts | record.facts, ensure_ascii=True))
+
+
+def _is_local(host: str) -> bool:
+    """Whether a Host header names this machine."""
+    try:
+        return is_loopback(urlsplit(f"//{host}").hostname or "")
+    except ValueError:
+        return False
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

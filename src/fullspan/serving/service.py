@@ -10,7 +10,7 @@ from functools import partial
 
 import numpy as np
 
-from fullspan.core.errors import ConfigError
+from fullspan.core.errors import ConfigError, FullspanError
 from fullspan.decoding.batching import Scheduler
 from fullspan.decoding.engine.decoder import EngineDecoder
 from fullspan.decoding.generation import Answer
@@ -92,7 +92,7 @@ class Service:
             answers = await asyncio.to_thread(self.model.new_answers, prompts, options, n)
             run = Run(self, answers, n, options.max_tokens, n_logprobs)
             self.scheduler.submit(run.requests)
-        except Exception as error:
+        except FullspanError as error:
             raise api_error(error) from error
         return run
 
@@ -130,6 +130,7 @@ class Run:
             for first in range(0, len(answers), n)
         ]
         self.first_token: float | None = None
+        self._failure: str | None = None
 
     def _take(self, first: int, updates: list[Update]) -> None:
         """In the scheduler's thread."""
@@ -150,6 +151,7 @@ class Run:
             while n_open:
                 for index, update in await asyncio.wait_for(self._waiting.get(), end - time.perf_counter()):
                     if update.error is not None:
+                        self._failure = type(update.error).__name__
                         raise api_error(update.error) from update.error
                     if self.first_token is None:
                         self.first_token = time.perf_counter() - self._started
@@ -189,4 +191,4 @@ class Run:
             "answer_tokens": self.usage.completion_tokens,
             "first_token_seconds": None if self.first_token is None else round(self.first_token, 4),
             "finish_reasons": [answer.finish_reason or "cancelled" for answer in self.answers],
-        }
+        } | ({} if self._failure is None else {"failure": self._failure})
