@@ -68,11 +68,9 @@ def api_error(error: Exception) -> ApiError:
 
 def validation_error(details: Sequence[Mapping[str, Any]]) -> ApiError:
     """What pydantic found wrong with a body, without the values: those may be private or long."""
-    first = details[0]
     # Of the alternatives of a field, the one that went furthest is the one that was meant.
-    first = max(
-        (each for each in details if each["loc"][:2] == first["loc"][:2]), key=lambda e: len(e["loc"])
-    )
+    alternatives = [each for each in details if each["loc"][:2] == details[0]["loc"][:2]]
+    first = max(alternatives, key=lambda each: len(each["loc"]))
     if first["type"] == "json_invalid":
         return ApiError(400, "the body is not valid JSON", code="invalid_json")
     place = [part for part in first["loc"] if part != "body"]
