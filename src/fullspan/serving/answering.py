@@ -20,8 +20,8 @@ Answer = TypeVar("Answer")
 _CLIENT_LEFT = 499  # as nginx has it in its log; nobody receives it
 
 
-async def unless_gone(http: Request, work: Coroutine[Any, Any, Answer]) -> Answer | Response:
-    """The result of `work`, which is stopped when the client leaves."""
+async def unless_gone(http: Request, run: Run, work: Coroutine[Any, Any, Answer]) -> Answer | Response:
+    """The result of `work` on a run; both are stopped when the client leaves."""
     task, gone = asyncio.ensure_future(work), asyncio.ensure_future(_disconnect(http.receive))
     try:
         await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
@@ -29,6 +29,7 @@ async def unless_gone(http: Request, work: Coroutine[Any, Any, Answer]) -> Answe
     finally:
         task.cancel()
         gone.cancel()
+        run.cancel()  # also where the client left before the task began
 
 
 async def _disconnect(receive: Callable[[], Awaitable[Any]]) -> None:
@@ -38,12 +39,10 @@ async def _disconnect(receive: Callable[[], Awaitable[Any]]) -> None:
 
 async def collect(run: Run, choices: list[Choice], record: Record) -> None:
     """Let all choices grow to their end."""
-    updates = run.updates()
     try:
-        async for index, update in updates:
+        async for index, update in run.updates():
             choices[index].take(update)
     finally:
-        run.cancel()
         record.facts |= run.facts
 
 

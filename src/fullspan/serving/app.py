@@ -12,6 +12,7 @@ from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.responses import PlainTextResponse
 from starlette.exceptions import HTTPException
 
 from fullspan._version import __version__
@@ -96,6 +97,11 @@ def create_app(model: LanguageModel, settings: ServerSettings, keys: ApiKeys) ->
         for path in description["paths"].values():
             for operation in path.values():
                 operation["responses"].pop("422", None)  # FastAPI's own; ours are 400
+        if keys:
+            schemes = {"key": {"type": "http", "scheme": "bearer"}}
+            description["components"]["securitySchemes"] = schemes
+            description["security"] = [{"key": []}]
+            description["paths"]["/health"]["get"]["security"] = []
         return description
 
     app.openapi = openapi  # type: ignore[method-assign]
@@ -127,10 +133,12 @@ def _router(service: Service) -> APIRouter:
         """Whether the server is there; needs no key."""
         return Health()
 
-    @router.get("/metrics", response_class=Response)
+    @router.get("/metrics", response_class=PlainTextResponse)
     async def metrics() -> Response:
         """Figures for Prometheus."""
-        return Response(service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+        return PlainTextResponse(
+            service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8"
+        )
 
     @router.get("/v1/models")
     async def models() -> ModelList:
@@ -165,7 +173,7 @@ def _router(service: Service) -> APIRouter:
                 **head, choices=[choice.completion() for choice in choices], usage=run.usage
             )
 
-        return await unless_gone(http, whole())
+        return await unless_gone(http, run, whole())
 
     @router.post("/v1/chat/completions", response_model=ChatAnswer, responses=_STREAM)
     async def chat_completions(body: ChatBody, http: Request) -> Any:
@@ -196,7 +204,7 @@ def _router(service: Service) -> APIRouter:
             head = _head(service, "chatcmpl", "chat.completion")
             return ChatAnswer(**head, choices=[choice.chat(plan) for choice in choices], usage=run.usage)
 
-        return await unless_gone(http, whole())
+        return await unless_gone(http, run, whole())
 
     @router.post("/v1/embeddings")
     async def embeddings(body: EmbeddingsBody) -> EmbeddingsAnswer:

@@ -17,6 +17,7 @@ from fullspan.serving.schemas import ChatBody, Function, Tool, ToolChoice
 
 # What many templates teach their models to put around a call.
 _OPEN, _CLOSE = "<tool_call>\n", "\n</tool_call>"
+_NO_PARAMETERS = {"type": "object", "properties": {}, "additionalProperties": False}
 _WHITE_SPACE = r"[\x20\x0A\x0D\x09]{1,32}"
 
 
@@ -99,7 +100,7 @@ def _schema(functions: Sequence[Function]) -> dict[str, Any]:
     calls: list[dict[str, Any]] = []
     definitions: dict[str, Any] = {}
     for function in functions:
-        parameters = dict(function.parameters or {"type": "object", "properties": {}})
+        parameters = dict(function.parameters or _NO_PARAMETERS)
         for group in ("$defs", "definitions"):  # references are looked up from the root
             definitions.setdefault(group, {}).update(parameters.pop(group, {}))
         calls.append(
