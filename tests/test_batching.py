@@ -14,9 +14,10 @@ from fullspan.core.errors import CheckpointError, ConfigError, DataError
 from fullspan.decoding.batching import Scheduler
 from fullspan.decoding.engine.decoder import EngineDecoder
 from fullspan.decoding.language_model import LanguageModel
+from fullspan.decoding.limits import BatchLimits
 from fullspan.decoding.options import GenerationOptions
 from fullspan.decoding.prefix_cache import PrefixCache
-from fullspan.decoding.requests import BatchLimits, QueueFull, Request, Update
+from fullspan.decoding.requests import QueueFull, Request, Update
 
 # No end of turn, so that answers have the length that was asked for.
 ENDLESS = GenerationOptions(logit_bias={2: -100}, max_tokens=200)

@@ -21,9 +21,10 @@ from fullspan.decoding.engine._layout import MOST_TOKENS, PAGE
 from fullspan.decoding.engine.cache import SequenceCache
 from fullspan.decoding.engine.engine import Engine, Segment
 from fullspan.decoding.generation import Answer, check_length
+from fullspan.decoding.limits import BatchLimits
 from fullspan.decoding.logprobs import token_logprob
 from fullspan.decoding.prefix_cache import Ids, PrefixCache, common_prefix
-from fullspan.decoding.requests import BatchCounts, BatchLimits, QueueFull, Request, Update
+from fullspan.decoding.requests import BatchCounts, QueueFull, Request, Update
 
 # Tokens of prompts that a step reads at least, so that prompts are read whatever the machine's speed is.
 _LEAST_CHUNK = 8

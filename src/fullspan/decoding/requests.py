@@ -1,32 +1,14 @@
-"""What a scheduler is asked, and what it says: requests, updates and limits."""
+"""What a scheduler is asked, and what it says: requests and updates."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from pydantic import Field
-
-from fullspan.core.config import Config
 from fullspan.core.errors import FullspanError
 from fullspan.decoding.engine._layout import PAGE
 from fullspan.decoding.generation import Answer
 from fullspan.decoding.logprobs import TokenLogprob
-
-
-class BatchLimits(Config):
-    """How much a scheduler takes on at a time."""
-
-    max_running: int = Field(32, ge=1, le=1024, description="answers that grow at the same time")
-    max_waiting: int = Field(128, ge=0, description="answers that wait for their turn; more are refused")
-    cache_tokens: int | None = Field(
-        None,
-        ge=PAGE,
-        description="tokens in memory, of all answers and kept prompts; default: by free memory",
-    )
-    step_ms: float = Field(
-        30.0, gt=0, description="milliseconds that a step may take for the sake of reading prompts"
-    )
 
 
 class QueueFull(FullspanError):

@@ -10,6 +10,8 @@ from prometheus_client.registry import Collector
 
 from fullspan.decoding.batching import Scheduler
 
+# Of the text format that `Metrics.text` is in.
+METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 
 

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from fullspan.core.config import InputPath
 from fullspan.core.errors import ConfigError
-from fullspan.decoding.requests import BatchLimits
+from fullspan.decoding.limits import BatchLimits
 
 KEY_VARIABLE = "FULLSPAN_API_KEY"
 _SHORTEST_KEY = 16
