@@ -54,7 +54,7 @@ def post(running: Running, path: str, **arguments: Any) -> httpx2.Response:
         ({"messages": [{"role": "king", "content": ""}]}, 400, "messages.0.role", "'system'"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, 400, "messages.0.content", ""),
         ({"messages": [{"role": "user", "content": "x" * 2000}]}, 400, "messages", "the context holds 1024"),
-        ({"messages": [{"role": "user", "content": "\ud800"}]}, 400, "messages", ""),
+        ({"messages": [{"role": "user", "content": "\ud800"}]}, 400, None, "surrogate"),
         ({"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"enum": []}}}},
          400, "response_format", "Unsatisfiable"),
         ({"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": "/etc/passwd"}}},
