@@ -44,7 +44,7 @@ docs: setup-docs
 	@$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going docs site
 
 setup-docs:
-	@$(PYTHON) tools/setup.py lm docs
+	@$(PYTHON) tools/setup.py lm serve docs
 
 clean:
 	rm -rf .venv site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
