@@ -30,7 +30,7 @@ from fullspan.decoding.engine._product_kernels import (
     put_integers,
 )
 from fullspan.decoding.engine.decoder import EngineDecoder
-from fullspan.decoding.engine.engine import Engine, Segment
+from fullspan.decoding.engine.engine import Engine, Segment, Taps
 from fullspan.decoding.engine.loading import load_packed, pack_model
 from fullspan.decoding.engine.memory import allocate
 from fullspan.decoding.engine.model import pack_gguf
@@ -313,6 +313,46 @@ def test_a_tree_equals_its_paths(engine: Engine, n_before: int) -> None:
     fresh = engine.new_cache()
     engine.step([*before, *(tree[j] for j in deepest)], fresh)
     np.testing.assert_array_equal(engine.step([7, 8], cache), engine.step([7, 8], fresh))
+
+
+@pytest.mark.parametrize("weights", ["f32", "q8"])
+def test_hidden_states_vectors_and_growing_trees(weights: str) -> None:
+    """Drafters look at the residual stream, feed layers with vectors, and let a tree grow step by step."""
+    model, ids = tiny(), tokens(70)
+    engine = Engine(pack_model(model, weights), n_threads=2)
+    taps, cut, cache = Taps((1, 0)), Taps((1, 0)), engine.new_cache()
+    logits = engine.step_all([Segment(cache, ids, taps=taps)])[0]
+    found = taps.take()
+    other = engine.new_cache()
+    for start, end in ((0, 1), (1, 40), (40, 70)):
+        engine.step_all([Segment(other, ids[start:end], taps=cut), Segment(engine.new_cache(), [5])])
+    assert (cut.take() == found).all()
+    streams: list[torch.Tensor] = []
+    reference = as_packed(model, weights)
+    for block in reference.model.layers:
+        block.register_forward_hook(lambda _module, _inputs, output: streams.append(output))
+    torch_logits(reference, ids)
+    expected = torch.stack(streams[::-1], dim=2)[0].numpy()
+    # Keys and values are kept in float16; eight-bit activations cost about half a percent each.
+    assert abs(found - expected).max() < (2e-3 if weights == "f32" else 0.06) * abs(expected).max()
+
+    embedded = reference.model.embed_tokens(torch.tensor(ids)).detach().numpy()
+    given = engine.step_all([Segment(engine.new_cache(), [0] * 70, vectors=embedded)])[0]
+    assert (given == logits).all()
+    assert (engine.step(ids, engine.new_cache()) == logits).all()  # and embeddings again
+
+    tree, parents = [3, 4, 5, 6, 7, 8], [-1, 0, 0, 1, 2, 3]
+    whole = engine.step(tree, other, parents)
+    parts = [
+        engine.step_all([Segment(cache, tree[:end], parents[:end], n_read=begin)])[0]
+        for begin, end in ((0, 1), (1, 3), (3, 6))
+    ]
+    assert (np.concatenate(parts) == whole).all()
+    for each in (cache, other):
+        each.keep([0, 1, 3])
+    assert (engine.step([9], cache) == engine.step([9], other)).all()
+    with pytest.raises(ConfigError, match="2 tokens of the tree were read before, but the cache was given 0"):
+        engine.step_all([Segment(cache, [1, 2, 3], [-1, 0, 0], n_read=2)])
 
 
 def test_rollback_and_copies(engine: Engine) -> None:

@@ -64,6 +64,8 @@ class Plan(NamedTuple):
     tiles : int64 [most tiles, N_OF_TILE]
     wanted : int64 [64]
         The tokens whose logits are computed.
+    taps : int64 [n_layers]
+        1 for the layers behind which the residual stream is kept.
     pages : int64 [64, most pages]
         Addresses of the pages of each sequence.
     """
@@ -77,6 +79,7 @@ class Plan(NamedTuple):
     paths: np.ndarray
     tiles: np.ndarray
     wanted: np.ndarray
+    taps: np.ndarray
     pages: np.ndarray
 
 

@@ -62,11 +62,12 @@ QKV, OUTPUT, GATE_UP, DOWN, N_OF_LAYER = range(5)
     SCRATCH_BYTES,
     ROPE_AT,
     LOGITS_AT,
+    TAPS_AT,
     N_SIZES,
-) = range(21)
+) = range(22)
 
 # What one step is asked to do.
-TURN, STOPPING, N_TOKENS, N_TILES, N_WANTED, N_ORDERS = range(6)
+TURN, STOPPING, N_TOKENS, N_TILES, N_WANTED, GIVEN, N_ORDERS = range(7)
 
 # Columns of the table of a step's tokens.
 TOKEN, POSITION, SLOT, SEQUENCE, START, IS_LINEAR, TOKEN_TILE, TOKEN_ROW, N_OF_TOKEN = range(9)

@@ -53,6 +53,7 @@ from fullspan.decoding.engine._layout import (
     DOWN,
     FLOAT_RECORD,
     GATE_UP,
+    GIVEN,
     GROUP,
     HEAD_DIM,
     HIDDEN_AT,
@@ -81,6 +82,7 @@ from fullspan.decoding.engine._layout import (
     ROWS,
     SEQUENCE,
     SLOT,
+    TAPS_AT,
     TILE,
     TOKEN,
     TOKEN_ROW,
@@ -294,7 +296,8 @@ def _step_of(family: str, multiply: Any, put: Any, weight: Any, record: int) -> 
     @part
     def whole(thread: int, n_threads: int, p: Any) -> None:
         n = p.asked[N_TOKENS]
-        embed(thread, n_threads, p, n)
+        if p.asked[GIVEN] == 0:
+            embed(thread, n_threads, p, n)
         barrier_after(p.meeting, thread, n_threads, _LOOKS)
         for layer in range(p.sizes[N_LAYERS]):
             activations = normalise_all(thread, n_threads, p, 2 * layer, n)
@@ -310,10 +313,22 @@ def _step_of(family: str, multiply: Any, put: Any, weight: Any, record: int) -> 
             barrier_after(p.meeting, thread, n_threads, _LOOKS)
             project_out(thread, n_threads, p, N_OF_LAYER * layer + DOWN, n, p.sizes[HIDDEN_AT])
             barrier_after(p.meeting, thread, n_threads, _LOOKS)
+            if p.taps[layer] != 0:
+                _keep_stream(thread, n_threads, p, layer, n)
         finish(thread, n_threads, p)
         barrier_after(p.meeting, thread, n_threads, _LOOKS)
 
     return whole
+
+
+@helper()
+def _keep_stream(thread: int, n_threads: int, p: Any, layer: int, n: int) -> None:
+    """Copy the residual stream behind a layer; it changes again only after the next meeting."""
+    s = p.sizes
+    to = s[TAPS_AT] + 4 * MOST_TOKENS * s[D_MODEL] * layer
+    first, last = share(thread, n_threads, n * s[D_MODEL] // ROWS)
+    for i in range(first, last):
+        store(to + 64 * i, load_float32(s[RESIDUAL_AT] + 64 * i))
 
 
 @helper()

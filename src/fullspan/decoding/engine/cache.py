@@ -43,6 +43,8 @@ class SequenceCache:
         Tokens held.
     addresses : ndarray of int64
         Of the pages, for the kernels.
+    n_proposed : int
+        Tokens of the tree of the last step, which are not held.
     """
 
     def __init__(self, shape: PageShape) -> None:
@@ -50,7 +52,7 @@ class SequenceCache:
         self.addresses = np.zeros(0, np.int64)
         self._shape = shape
         self._pages: list[_Page] = []
-        self._n_proposed = 0
+        self.n_proposed = 0
 
     def reserve(self, n_tokens: int) -> None:
         """Make room for `n_tokens` behind those held, in pages that nobody else reads."""
@@ -71,11 +73,11 @@ class SequenceCache:
     def advance(self, n_tokens: int) -> None:
         """Count the tokens that a step has just written as held."""
         self.length += n_tokens
-        self._n_proposed = 0
+        self.n_proposed = 0
 
     def propose(self, n_tokens: int) -> None:
         """Remember how many tokens of a tree a step has written, for `keep`."""
-        self._n_proposed = n_tokens
+        self.n_proposed = n_tokens
 
     def truncate(self, length: int) -> None:
         """Forget all tokens but the first `length`.
@@ -87,7 +89,7 @@ class SequenceCache:
         """
         if not 0 <= length <= self.length:
             raise ConfigError(f"cannot keep {length} tokens of a cache that holds {self.length}")
-        self.length, self._n_proposed = length, 0
+        self.length, self.n_proposed = length, 0
         self._drop_pages(-(-length // PAGE))
 
     def keep(self, path: Sequence[int]) -> None:
@@ -99,9 +101,9 @@ class SequenceCache:
             If no tree was proposed, or the numbers do not ascend within it.
         """
         steps = list(path)
-        if any(b <= a for a, b in zip([-1, *steps], [*steps, self._n_proposed], strict=False)):
+        if any(b <= a for a, b in zip([-1, *steps], [*steps, self.n_proposed], strict=False)):
             raise ConfigError(
-                f"the path {steps} does not ascend within the {self._n_proposed} tokens of the last tree"
+                f"the path {steps} does not ascend within the {self.n_proposed} tokens of the last tree"
             )
         moves = [(self.length + token, self.length + i) for i, token in enumerate(steps) if token != i]
         if moves:

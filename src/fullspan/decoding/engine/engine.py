@@ -29,6 +29,27 @@ from fullspan.decoding.engine.rotation import rotations
 _QUIET_SECONDS = 1.5
 
 
+class Taps:
+    """Takes hidden states of the tokens that a step reads: the residual stream behind some layers.
+
+    Behind the last layer it is what the final norm gets.
+
+    Parameters
+    ----------
+    layers : sequence of int
+        Counted from 0.
+    """
+
+    def __init__(self, layers: Sequence[int]) -> None:
+        self.layers = tuple(layers)
+        self.parts: list[np.ndarray] = []
+
+    def take(self) -> np.ndarray:
+        """Those of the tokens read since the last time, float32 [n, len(layers), d_model]."""
+        parts, self.parts = self.parts, []
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
 @dataclass(frozen=True)
 class Segment:
     """What a step does for one sequence.
@@ -44,17 +65,30 @@ class Segment:
         says which path was accepted.
     n_logits : int, optional
         Logits are computed for the last so many tokens; all by default.
+    n_read : int
+        Of a tree: so many of its tokens were the tree of the step before, and only the others are read.
+    taps : Taps, optional
+        Gets hidden states of the tokens that are read.
+    vectors : ndarray of float32 [n, d_model], optional
+        What the layers get instead of the embeddings of `tokens`; for all segments of a step, or none.
     """
 
     cache: SequenceCache
     tokens: Sequence[int]
     parents: Sequence[int] | None = None
     n_logits: int | None = None
+    n_read: int = 0
+    taps: Taps | None = None
+    vectors: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        """Tokens that are read."""
+        return len(self.tokens) - self.n_read
 
     @property
     def n_wanted(self) -> int:
         """How many rows of logits it gets."""
-        return len(self.tokens) if self.n_logits is None else min(self.n_logits, len(self.tokens))
+        return len(self) if self.n_logits is None else min(self.n_logits, len(self))
 
 
 class Engine:
@@ -156,6 +190,11 @@ class Engine:
         depth = len(tokens)
         if segment.parents is not None:
             depth = int(_depths(tokens, segment.parents).max()) + 1
+        if segment.n_read and (segment.parents is None or segment.n_read != segment.cache.n_proposed):
+            raise ConfigError(
+                f"{segment.n_read} tokens of the tree were read before, but the cache was given "
+                f"{segment.cache.n_proposed}"
+            )
         if segment.cache.length + depth > config.max_positions:
             raise DataError(
                 f"{segment.cache.length} tokens and {depth} more do not fit into the model's context of "
@@ -179,16 +218,19 @@ class Engine:
 
         for index, segment in enumerate(segments):
             if segment.parents is not None:
-                if len(segment.tokens) > room:
+                if len(segment) > room:
                     flush()
                 waiting.append((index, segment))
-                room -= len(segment.tokens)
+                room -= len(segment)
                 continue
             n, begin = len(segment.tokens), 0
             while begin < n:
                 end = min(n, begin + room)
                 wanted = max(0, segment.n_wanted - (n - end))
-                part = Segment(segment.cache, segment.tokens[begin:end], None, wanted)
+                vectors = None if segment.vectors is None else segment.vectors[begin:end]
+                part = Segment(
+                    segment.cache, segment.tokens[begin:end], None, wanted, 0, segment.taps, vectors
+                )
                 waiting.append((index, part))
                 room -= end - begin
                 begin = end
@@ -208,28 +250,51 @@ class Engine:
             start = cache.length
             depths = None if segment.parents is None else _depths(tokens, segment.parents)
             if depths is not None:
-                _write_paths(plan.paths[n:], start, depths, segment.parents or ())
-            for i, token in enumerate(tokens):
+                paths = _paths(start, depths, segment.parents or ())
+                plan.paths[n : n + len(segment)] = paths[segment.n_read :]
+            for i in range(segment.n_read, len(tokens)):
                 position = start + (i if depths is None else int(depths[i]))
-                linear = depths is None or bool(_is_linear(plan.paths[n + i], start, int(depths[i])))
-                tile, row = tiles.add(n + i, number, position + 1, linear)
-                plan.tokens[n + i] = (token, position, start + i, number, start, linear, tile, row)
-            for i in range(len(tokens) - segment.n_wanted, len(tokens)):
-                plan.wanted[n_wanted] = n + i
-                n_wanted += 1
-            n += len(tokens)
+                linear = depths is None or bool(_is_linear(paths[i], start, int(depths[i])))
+                tile, row = tiles.add(n, number, position + 1, linear)
+                plan.tokens[n] = (tokens[i], position, start + i, number, start, linear, tile, row)
+                n += 1
+            plan.wanted[n_wanted : n_wanted + segment.n_wanted] = range(n - segment.n_wanted, n)
+            n_wanted += segment.n_wanted
         plan.asked[at.N_TOKENS], plan.asked[at.N_WANTED] = n, n_wanted
         plan.asked[at.N_TILES] = tiles.close()
         self._reach(int(plan.tokens[:n, at.POSITION].max()) + 1)
+        self._give_and_tap(segments)
         self._crew.run()
         for segment in segments:
             if segment.parents is None:
                 segment.cache.advance(len(segment.tokens))
             else:
                 segment.cache.propose(len(segment.tokens))
+        self._take_taps(segments)
         logits = self._logits[:n_wanted, : self.config.vocab_size].copy()
         ends = np.cumsum([segment.n_wanted for segment in segments])
         return np.split(logits, ends[:-1])
+
+    def _give_and_tap(self, segments: Sequence[Segment]) -> None:
+        """Write what the layers get, if not embeddings, and which layers are looked at."""
+        vectors = [segment.vectors for segment in segments if segment.vectors is not None]
+        self._plan.asked[at.GIVEN] = len(vectors) > 0
+        if vectors:
+            given = np.concatenate(vectors)
+            self._residual[: len(given), : self.config.d_model] = given
+        self._plan.taps[:] = 0
+        for segment in segments:
+            if segment.taps is not None:
+                self._plan.taps[list(segment.taps.layers)] = 1
+
+    def _take_taps(self, segments: Sequence[Segment]) -> None:
+        start = 0
+        for segment in segments:
+            end = start + len(segment)
+            if segment.taps is not None:
+                found = self._tapped[list(segment.taps.layers), start:end, : self.config.d_model]
+                segment.taps.parts.append(np.ascontiguousarray(found.swapaxes(0, 1)))
+            start = end
 
     # Memory ---------------------------------------------------------------------------------------
 
@@ -259,6 +324,7 @@ class Engine:
             paths=np.zeros((MOST_TOKENS, MOST_TOKENS), np.int64),
             tiles=np.zeros((most_tiles, at.N_OF_TILE), np.int64),
             wanted=np.zeros(MOST_TOKENS, np.int64),
+            taps=np.zeros(config.n_layers, np.int64),
             pages=np.zeros((MOST_TOKENS, config.max_positions // PAGE + 3), np.int64),
         )
 
@@ -281,10 +347,16 @@ class Engine:
             at.PARTIALS_AT: summary * chunks * at.MOST_SPANS,
             at.SCRATCH_AT: int(sizes[at.SCRATCH_BYTES]) * self.n_threads,
             at.LOGITS_AT: 4 * MOST_TOKENS * int(sizes[at.VOCAB_ROWS]),
+            at.TAPS_AT: 4 * MOST_TOKENS * int(sizes[at.D_MODEL]) * self.config.n_layers,
         }.items():
             self._keep(place, allocate(n_bytes))
         self._keep(at.NORMS_AT, np.ascontiguousarray(self._model.norms))
-        self._logits = self._kept[at.LOGITS_AT].view(np.float32).reshape(MOST_TOKENS, -1)
+        self._logits, self._residual = (
+            self._kept[place].view(np.float32).reshape(MOST_TOKENS, -1)
+            for place in (at.LOGITS_AT, at.RESIDUAL_AT)
+        )
+        shape = self.config.n_layers, MOST_TOKENS, -1
+        self._tapped = self._kept[at.TAPS_AT].view(np.float32).reshape(shape)
         self._reach(1)
 
     def _keep(self, place: int, memory: np.ndarray) -> None:
@@ -373,12 +445,14 @@ def _depths(tokens: Sequence[int], parents: Sequence[int]) -> np.ndarray:
     return depths
 
 
-def _write_paths(paths: np.ndarray, start: int, depths: np.ndarray, parents: Sequence[int]) -> None:
-    """The places in the cache of each token's ancestors, itself the last."""
+def _paths(start: int, depths: np.ndarray, parents: Sequence[int]) -> np.ndarray:
+    """The places in the cache of each token's ancestors, itself the last; int64 [n, 64]."""
+    paths = np.zeros((len(parents), MOST_TOKENS), np.int64)
     for i, parent in enumerate(parents):
         if parent >= 0:
             paths[i] = paths[parent]
         paths[i, depths[i]] = start + i
+    return paths
 
 
 def _is_linear(path: np.ndarray, start: int, depth: int) -> bool:
