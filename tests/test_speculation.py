@@ -25,10 +25,11 @@ from fullspan.decoding.engine.decoder import EngineDecoder
 from fullspan.decoding.language_model import Generation, LanguageModel
 from fullspan.decoding.options import GenerationOptions
 from fullspan.decoding.sampler import Sampler
-from fullspan.decoding.speculation.datastore import Datastore, sort_suffixes
+from fullspan.decoding.speculation.datastore import Datastore
 from fullspan.decoding.speculation.draft_model import ModelDrafter
 from fullspan.decoding.speculation.drafters import DraftRow, Target
 from fullspan.decoding.speculation.ngram import NGramDrafter, NGramIndex
+from fullspan.decoding.speculation.pace import StepCosts, n_worthwhile
 from fullspan.decoding.speculation.retrieval import RetrievalDrafter
 from fullspan.decoding.speculation.tree import Tree
 from fullspan.models.llama import Llama
@@ -319,6 +320,17 @@ def test_a_stream_that_is_left(target: LanguageModel) -> None:
     same([target.generate(PROMPTS[0], max_tokens=40)], [plain])
 
 
+def test_what_a_grammar_forbids_is_not_verified(target: LanguageModel) -> None:
+    """Of each pair of proposals the grammar allows one at most, and none behind those that it forbids."""
+    options: dict[str, Any] = {"regex": "(abcd){6}", "max_tokens": 30}
+    plain = target.generate("x", **options)
+    found = target.generate("x", speculate=Oracle([plain], [target.prompt_ids("x")]), **options)
+    same([found], [plain])
+    counts = found.speculation
+    assert counts is not None
+    assert counts.n_proposed == sum(counts.proposed) == sum(counts.accepted) > 0
+
+
 def test_until_the_context_is_full(target: LanguageModel) -> None:
     plain = target.generate("b" * 230, max_tokens=500)
     assert len(plain.token_ids) + 230 == target.config.max_positions or plain.finish_reason == "stop"
@@ -340,37 +352,74 @@ def test_ngrams_are_the_latest_of_the_longest(text: list[int], shortest: int, da
             if ends and length <= n:
                 expected = ids[ends[-1] :][:4]
                 break
-        assert index.follow(ids, 4)[: len(expected)] == expected
-        assert bool(index.follow(ids, 4)) == bool(expected)
+        held, found = index.follow(ids, 4)
+        assert found[: len(expected)] == expected
+        assert bool(found) == bool(expected) == (held >= shortest)
 
 
 @given(st.lists(st.lists(st.integers(0, 2), max_size=40), min_size=1, max_size=4), st.data())
-def test_a_datastore_finds_every_occurrence(texts: list[list[int]], data: st.DataObject) -> None:
-    tokens = np.array([token for text in texts for token in [*text, -1]], np.int32)
-    store = Datastore(tokens, sort_suffixes(tokens), "")
-    words = [tokens[begin : begin + 32].tolist() for begin in store.order]
-    assert words == sorted(words)
-    gram = data.draw(st.lists(st.integers(0, 3), min_size=1, max_size=6))
-    n = len(gram)
-    places = [end for end in range(n, len(tokens)) if tokens[end - n : end].tolist() == gram]
-    assert sorted(store.after(gram).tolist()) == places
+def test_a_datastore_finds_the_longest_context(texts: list[list[int]], data: st.DataObject) -> None:
+    if not any(texts):
+        return
+    store, text = Datastore.of(texts, ""), data.draw(st.lists(st.integers(0, 3), max_size=40))
+    tokens = store.tokens.tolist()
+    contexts = [tokens[max(0, place - 32) : place][::-1] for place in store.order]
+    assert contexts == sorted(contexts)
+    for most in (1, 3, 32):
+        expected: tuple[int, list[int]] = 0, []
+        for n in range(1, min(most, len(text)) + 1):
+            places = [i for i in range(n, len(tokens)) if tokens[i] >= 0 and tokens[i - n : i] == text[-n:]]
+            expected = (n, places) if places else expected
+        length, found = store.longest(text, most)
+        assert (length, sorted(found.tolist())) == expected
+
+
+FREE = StepCosts.between({1: 1.0, 64: 1.0})
 
 
 def test_the_tree_of_a_datastore_has_what_is_frequent(target: LanguageModel, tmp_path: Path) -> None:
     texts = ["ab12", "ab12", "ab13", "ab4", "zb9"]
     Datastore.build(texts, target.tokenizer).save(tmp_path / "texts.datastore")
-    drafter = RetrievalDrafter(Datastore.load(tmp_path / "texts.datastore"), n_tokens=4)
-    [tree] = drafter.begin(1).propose([row(target, "Kab", room=5)])
-    paths = [target.tokenizer.decode(tree.path(node)) for node in range(1, len(tree))]
-    assert paths == ["1", "12", "4", "13"]
-    [tree] = drafter.propose([row(target, "Kab", room=1)])
-    assert [target.tokenizer.decode(tree.path(node)) for node in range(1, len(tree))] == ["1", "4"]
-    assert [
-        len(drafter.propose([row(target, text, room=room)])[0]) for text, room in [("QQ", 3), ("ab", 0)]
-    ] == [
-        1,
-        1,
-    ]
+    store = Datastore.load(tmp_path / "texts.datastore")
+
+    def proposed(text: str, room: int, n_tokens: int = 4, costs: StepCosts = FREE) -> list[str]:
+        drafter = RetrievalDrafter(store, n_tokens, shortest=2, costs=costs)
+        [tree] = drafter.begin(1).propose([row(target, text, room)])
+        return [target.tokenizer.decode(tree.path(node)) for node in range(1, len(tree))]
+
+    assert proposed("Kab", room=5) == ["1", "4", "12", "13"]
+    assert proposed("Kab", room=1) == ["1", "4"]
+    assert proposed("QQ", room=3) == proposed("ab", room=0) == []
+    assert proposed("Kab", room=5, costs=StepCosts.between({1: 1.0, 2: 1.1, 64: 50.0})) == ["1"]
+    assert proposed("Kab7Kab7Kab", room=2, n_tokens=2) == ["7", "7K"]  # the text's own continuation
+
+
+@given(st.lists(st.floats(0, 1), max_size=12), st.lists(st.floats(0.01, 1), min_size=12), st.integers(1, 3))
+def test_the_number_of_proposals_is_the_best(rates: list[float], more: list[float], n_rows: int) -> None:
+    chances = np.cumprod(rates).tolist()
+    costs = StepCosts.between(dict(enumerate(np.cumsum([1.0, *more]).tolist(), 1)))
+    speeds = [
+        (1 + sum(chances[:n])) / costs.of(n_rows * (n + 1)) for n in range(len(chances) + 1)
+    ]  # over all rows the factor n_rows is the same
+    assert speeds[n_worthwhile(chances, costs, n_rows)] == pytest.approx(max(speeds))
+
+
+def test_drafts_grow_where_they_are_right_and_shrink_where_they_are_wrong(target: LanguageModel) -> None:
+    period, lengths = list(range(10, 18)) * 40, []
+    right, drafting = row(target, "", room=40), NGramDrafter().begin(1)
+    right.ids = period[:12]
+    for _ in range(8):
+        [tree] = drafting.propose([right])
+        lengths.append(len(tree) - 1)
+        right.ids += period[len(right.ids) :][: len(tree)]
+    assert lengths[-1] > lengths[0] > 0
+    wrong = row(target, "ab", room=40)
+    drafting, lengths = NGramDrafter().begin(1), []
+    for number in range(20):  # "ab" is followed by something else each time
+        wrong.ids += [30 + number, *target.prompt_ids("ab")]
+        [tree] = drafting.propose([wrong])
+        lengths.append(len(tree) - 1)
+    assert lengths[1] > lengths[-1] == 0
 
 
 def row(model: LanguageModel, text: str, room: int) -> DraftRow:
@@ -417,7 +466,7 @@ def test_what_does_not_fit_is_refused_by_name(
     with pytest.raises(ConfigError, match="n-grams of 3 to 2 tokens"):
         NGramDrafter(3, longest=2, shortest=3)
     store = Datastore.build(["abc"], target.tokenizer)
-    with pytest.raises(ConfigError, match="n-grams of 2 to 33 tokens"):
+    with pytest.raises(ConfigError, match="contexts of 1 to 33 tokens"):
         RetrievalDrafter(store, longest=33)
     with pytest.raises(DataError, match="texts of a datastore are empty"):
         Datastore.build(["", ""], target.tokenizer)
@@ -431,13 +480,14 @@ def test_broken_datastores(target: LanguageModel, tmp_path: Path) -> None:
         file.write_bytes(broken)
         with pytest.raises(DataError, match="store is not a datastore"):
             Datastore.load(file)
-    tokens = np.int32([1, 2, -1])
-    for order in ([0, 1, 1], [0, 1], [2, 1, 3]):
+    tokens = np.int32([-1, 1, 2, 3, -1])
+    for order in ([2, 2], [2], [3, 4], [1, 2, 3], [-2, 3]):
         Datastore(tokens, np.array(order, np.int32), "").save(file)
         with pytest.raises(DataError, match="its index does not fit its tokens"):
             Datastore.load(file)
-    with pytest.raises(DataError, match="not a datastore"):
-        Datastore.load(tmp_path / "none")
+    for place in (tmp_path / "none", tmp_path):
+        with pytest.raises(DataError, match="not a datastore"):
+            Datastore.load(place)
 
 
 def test_the_command_line(

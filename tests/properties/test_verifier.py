@@ -219,3 +219,20 @@ def test_greedy_is_the_limit(n: int) -> None:
                 return choose_token(p, draw_children(q, n, chance, replacement=False), chance)
 
             assert {token for token, weight in outcomes(run).items() if weight > 0} == {winner}
+
+
+def test_drawn_tokens_are_not_pruned() -> None:
+    """Certain ones are, with what stands behind them; a choice among draws would change the distribution."""
+    q = np.array([0.5, 0.5])
+    tree = Tree(9)
+    drawn = tree.add(0, 1, q)
+    tree.add(tree.add(drawn, 0, q), 1)
+    tree.add(tree.add(0, 0), 1, q)
+    left = tree.pruned(lambda path: 0)
+    assert (left.tokens, left.parents, left.drawn_from[1:]) == ([9, 1, 0], [-1, 0, 1], [q, q])
+
+    def picky(chance: Chance) -> int:
+        token = chance.draw(q)
+        return choose_token(q, [(token, q)] if token == 0 else [], chance)
+
+    assert outcomes(picky)[0] == pytest.approx(0.75)  # instead of 0.5: what `pruned` must not do

@@ -100,6 +100,11 @@ class Constraint:
             self._mask = start
         return np.stack(masks)
 
+    def n_allowed(self, path: Sequence[int]) -> int:
+        """How many tokens of a path, from its start, may come; the state stays, and no mask is computed."""
+        n: int = self._matcher.validate_tokens(list(path))
+        return n
+
     def accept(self, token: int) -> None:
         """Go on by one token.
 

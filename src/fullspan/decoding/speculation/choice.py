@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -37,7 +36,7 @@ def drafter_of(speculate: Speculate) -> Drafter:
     if speculate == "ngram":
         return NGramDrafter()
     if isinstance(speculate, str | Path):
-        if zipfile.is_zipfile(speculate):
+        if Datastore.is_at(speculate):
             return RetrievalDrafter(Datastore.load(speculate))
         try:
             return ModelDrafter(load(speculate, engine="cpu"))

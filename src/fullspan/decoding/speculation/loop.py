@@ -57,7 +57,10 @@ def speculate(
         for row in rows:
             # A step gives one token more than it accepts proposals.
             row.draft.room = row.answer.limit - len(row.answer.token_ids) - 1
-        trees = drafting.propose([row.draft for row in rows])
+        trees = [
+            tree if row.answer.sampler.constraint is None else tree.pruned(row.answer.sampler.n_allowed)
+            for row, tree in zip(rows, drafting.propose([row.draft for row in rows]), strict=True)
+        ]
         drafted = time.perf_counter()
         found = batch.propose([(tree.tokens, tree.parents) for tree in trees])
         verified = time.perf_counter()

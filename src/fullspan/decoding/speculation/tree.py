@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 from numpy import float64
 from numpy.typing import NDArray
 
@@ -85,3 +87,40 @@ class Tree:
             tokens.append(self.tokens[node])
             node = self.parents[node]
         return tokens[::-1]
+
+    def pruned(self, n_allowed: Callable[[Sequence[int]], int]) -> Tree:
+        """The tree without the certain proposals that cannot come, and what stands behind them.
+
+        A token that was drawn stays as long as its parent does: where only some draws were offered, those
+        would not have the distribution q that acceptance counts with.
+
+        Parameters
+        ----------
+        n_allowed : callable
+            From a path of tokens to how many of them, from its start, may come.
+
+        Examples
+        --------
+        >>> tree = Tree(7)
+        >>> tree.add(tree.add(0, 8), 9), tree.add(tree.add(0, 5), 6)
+        (2, 4)
+        >>> tree.pruned(lambda path: 0 if path[0] == 8 else 1).tokens
+        [7, 5]
+        """
+        leaves = [node for node in range(1, len(self)) if not self._children[node]]
+        allowed = set()
+        for leaf in leaves:
+            node = leaf
+            for _ in range(self.depths[leaf] - n_allowed(self.path(leaf))):
+                node = self.parents[node]
+            while node:
+                allowed.add(node)
+                node = self.parents[node]
+        if len(allowed) == len(self) - 1:
+            return self
+        left, places = Tree(self.tokens[0]), {0: 0}
+        for node in range(1, len(self)):
+            q, parent = self.drawn_from[node], self.parents[node]
+            if parent in places and (node in allowed or q is not None):
+                places[node] = left.add(places[parent], self.tokens[node], q)
+        return left
