@@ -121,7 +121,7 @@ class Datastore:
         return cls(tokens, order, vocabulary)
 
     def longest(self, ids: Sequence[int], most: int = SORTED_TOKENS) -> tuple[int, NDArray[np.int32]]:
-        """Where the longest end of a text is continued: its length, up to `most`, and the places in `tokens`."""
+        """Where the longest end of a text goes on: its length, up to `most`, and places in `tokens`."""
         wanted = list(ids[: -most - 1 : -1])
         length = n = len(wanted)
 
@@ -151,8 +151,8 @@ def _agreement(wanted: list[int], found: list[int]) -> int:
 
 
 def _check(path: Path | str, tokens: NDArray[np.int32], order: NDArray[np.int32]) -> None:
-    kinds = tokens.dtype, order.dtype, tokens.ndim, order.ndim
-    if kinds != (np.int32, np.int32, 1, 1) or len(tokens) < 3 or tokens.min() < _BORDER:
+    fits = all(array.dtype == np.int32 and array.ndim == 1 for array in (tokens, order))
+    if not fits or len(tokens) < 3 or tokens.min() < _BORDER:
         raise DataError(f"{path} is not a datastore: its arrays are of another kind")
     followers = _followers(tokens)
     there = np.zeros(len(tokens), bool)

@@ -71,7 +71,7 @@ TYPICAL = StepCosts.between({1: 1.0, 2: 1.1, 4: 1.31, 8: 2.17, 16: 3.86, 64: 14.
 def n_worthwhile(chances: Sequence[float], costs: StepCosts, n_rows: int = 1) -> int:
     """How many of some proposals make decoding fastest.
 
-    A step gives a token, and each proposal another one with its chance; that over the step's cost is greatest.
+    A step gives a token, and each proposal another one with its chance; that over the step's cost counts.
 
     Parameters
     ----------
