@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sklearn.base import clone, is_classifier
+from sklearn.base import clone, is_classifier, is_clusterer
 from sklearn.datasets import make_classification, make_regression
 from sklearn.exceptions import SkipTestWarning
 from sklearn.utils._test_common.instance_generator import PER_ESTIMATOR_XFAIL_CHECKS
@@ -26,6 +26,7 @@ from fullspan.estimators import (
     GradientBoostingRegressor,
     RandomForestClassifier,
     RandomForestRegressor,
+    SelfOrganizingMap,
     StackingClassifier,
     StackingRegressor,
     VotingClassifier,
@@ -54,6 +55,8 @@ ESTIMATORS = [
     StackingRegressor(REGRESSORS, DecisionTreeRegressor(max_depth=2), cv=3),
     XGBClassifier(n_estimators=5),
     XGBRegressor(n_estimators=5),
+    SelfOrganizingMap(3, 3, max_iter=5),
+    SelfOrganizingMap(3, 3, algorithm="online", max_iter=5),
 ]
 
 
@@ -72,7 +75,7 @@ def test_scikit_learn_checks(estimator: Any, check: Any) -> None:
 
 
 def _data(estimator: Any) -> tuple[np.ndarray, np.ndarray]:
-    if is_classifier(estimator):
+    if is_classifier(estimator) or is_clusterer(estimator):
         return make_classification(120, 6, n_informative=4, random_state=0)  # type: ignore[no-any-return]
     X, y = make_regression(120, 6, noise=1.0, random_state=0)
     return X, np.exp(y / np.abs(y).max())

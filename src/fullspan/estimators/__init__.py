@@ -31,6 +31,7 @@ _MODULES = {
     "XGBRFClassifier": "boosting.xgb_forest",
     "XGBRFRegressor": "boosting.xgb_forest",
     "Booster": "boosting.booster",
+    "SelfOrganizingMap": "som.map",
     "export_graphviz": "tree.export",
     "export_text": "tree.export",
     "plot_tree": "tree.plotting",

@@ -31,6 +31,7 @@ def _steps() -> Iterator[tuple[str, Callable[[], Any]]]:
     yield from _trees_and_forests(X)
     yield from _additive(np.nan_to_num(X))
     yield from _xgb(X)
+    yield from _maps(X)
 
 
 def _fit(estimator: Any, X: Any, y: np.ndarray) -> Any:
@@ -105,3 +106,9 @@ def _xgb(X: np.ndarray) -> Iterator[tuple[str, Callable[[], Any]]]:
     for objective in ("rank:ndcg", "rank:pairwise"):
         ranker = estimators.XGBRanker(n_estimators=2, objective=objective)
         yield "XGB ranking", lambda model=ranker: model.fit(X, three, qid=queries)  # type: ignore[misc]
+
+
+def _maps(X: np.ndarray) -> Iterator[tuple[str, Callable[[], Any]]]:
+    whole = np.nan_to_num(X)
+    yield "map", lambda: estimators.SelfOrganizingMap(2, 2, max_iter=1).fit(X).transform(X)
+    yield "map", lambda: estimators.SelfOrganizingMap(2, 2, algorithm="online", max_iter=1).fit(whole)

@@ -1,0 +1,3 @@
+"""Self-organizing maps."""
+
+from __future__ import annotations
