@@ -26,7 +26,8 @@ from benchmarks.interleave import write_results
 from fullspan.decoding.options import GenerationOptions
 
 if TYPE_CHECKING:
-    from fullspan.decoding.language_model import Generation, LanguageModel
+    from fullspan.decoding.language_model import LanguageModel
+    from fullspan.decoding.results import Generation
     from fullspan.decoding.speculation.choice import Speculate
 
 MODEL = "smollm2-135m-instruct"

@@ -43,9 +43,10 @@ from fullspan.decoding.engine.packing import (
     rows_from_gguf,
 )
 from fullspan.decoding.scoring import score_tokens
+from fullspan.models.formats import gguf_config
 from fullspan.models.llama import Llama, LlamaConfig, weights_to_gguf
-from fullspan.models.loading import gguf_config, load_model, save_model
-from fullspan.nn.positions import DynamicScaling, LinearScaling, Llama3Scaling, YarnScaling
+from fullspan.models.loading import load_model, save_model
+from fullspan.nn.frequencies import DynamicScaling, LinearScaling, Llama3Scaling, YarnScaling
 
 # No size is a whole number of vectors, groups, pages or tiles.
 SIZES: dict[str, Any] = dict(

@@ -22,8 +22,9 @@ from fullspan.core.errors import CheckpointError, ConfigError, DataError
 from fullspan.decoding.engine._layout import PAGE
 from fullspan.decoding.engine.cache import SequenceCache
 from fullspan.decoding.engine.decoder import EngineDecoder
-from fullspan.decoding.language_model import Generation, LanguageModel
+from fullspan.decoding.language_model import LanguageModel
 from fullspan.decoding.options import GenerationOptions
+from fullspan.decoding.results import Generation
 from fullspan.decoding.sampler import Sampler
 from fullspan.decoding.speculation.datastore import Datastore
 from fullspan.decoding.speculation.draft_model import ModelDrafter

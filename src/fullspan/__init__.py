@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING
 from fullspan._version import __version__
 
 if TYPE_CHECKING:
-    from fullspan.decoding.language_model import load
+    from fullspan.decoding.loading import load
 
 __all__ = ["__version__", "load"]
 
 
 def __getattr__(name: str) -> object:
-    # torch takes seconds to import: only who loads a language model pays for it.
+    # Only who loads a language model pays for what it needs.
     if name == "load":
-        from fullspan.decoding.language_model import load
+        from fullspan.decoding.loading import load
 
         return load
     raise AttributeError(f"module 'fullspan' has no attribute {name!r}")

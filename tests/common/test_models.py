@@ -14,7 +14,8 @@ from torch import Tensor
 from fullspan.checkpoints.gguf_file import GGMLQuantizationType, GGUFFile
 from fullspan.checkpoints.safetensors_folder import SafetensorsFolder
 from fullspan.core.errors import FullspanError
-from fullspan.models.loading import architectures, load_model, save_model
+from fullspan.models.formats import architectures
+from fullspan.models.loading import load_model, save_model
 
 TINY = {
     "llama": {

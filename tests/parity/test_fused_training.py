@@ -19,7 +19,7 @@ from fullspan.core.errors import ConfigError, DataError
 from fullspan.models.llama import Llama, LlamaConfig
 from fullspan.models.loading import load_model
 from fullspan.models.tokenizers import load_tokenizer
-from fullspan.nn.positions import Llama3Scaling, YarnScaling
+from fullspan.nn.frequencies import Llama3Scaling, YarnScaling
 from fullspan.text.packing import Batch, Encoded, packed_batch, padded_batch
 from fullspan.training.fused import FusedStep, unsupported_reason
 from fullspan.training.steps import AutogradStep

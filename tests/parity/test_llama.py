@@ -16,7 +16,7 @@ from fullspan.core.errors import CheckpointError
 from fullspan.models._rope import llama3_divisors
 from fullspan.models.llama import Llama, LlamaConfig
 from fullspan.models.loading import load_model, save_model
-from fullspan.nn.positions import DynamicScaling, LinearScaling, Llama3Scaling, YarnScaling
+from fullspan.nn.frequencies import DynamicScaling, LinearScaling, Llama3Scaling, YarnScaling
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # transformers' own imports

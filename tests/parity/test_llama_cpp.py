@@ -17,7 +17,7 @@ import torch
 from fullspan.models.llama import Llama, LlamaConfig
 from fullspan.models.loading import load_model, save_model
 from fullspan.models.tokenizers import load_tokenizer
-from fullspan.nn.positions import LinearScaling, Llama3Scaling, YarnScaling
+from fullspan.nn.frequencies import LinearScaling, Llama3Scaling, YarnScaling
 
 llama_cpp = pytest.importorskip("llama_cpp")
 

@@ -19,12 +19,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fullspan.adapters.lora import LoRALinear, lora_layers, lora_parameters, replace_module
-from fullspan.checkpoints.safetensors_folder import base_of_adapter
-from fullspan.checkpoints.store import ModelStore, find_model
+from fullspan.checkpoints.adapter_folder import ADAPTER_CONFIG, base_of_adapter
+from fullspan.checkpoints.store import ModelStore
 from fullspan.core.errors import CheckpointError
 from fullspan.core.files import replacing
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+WEIGHTS = "adapter_model.safetensors"
 # A file's name ends in its type, as in SmolLM2-135M-Instruct.Q4_1.gguf: it is the same model.
 _QUANTISATION = re.compile(r"[.-](i?q\d\w*|bf16|f16|f32)$")
 _PREFIX = "base_model.model."
@@ -91,7 +91,7 @@ def save_adapter(model: nn.Module, folder: Path | str, base_name: str) -> None:
     try:
         with replacing(folder) as beside:
             beside.mkdir()
-            (beside / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+            (beside / ADAPTER_CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
             save_file(tensors, beside / WEIGHTS, metadata={"format": "pt"})
     except SafetensorError as error:
         raise CheckpointError(f"the adapter {folder} could not be written: {error}") from error
@@ -155,26 +155,6 @@ def _names_of(model: str) -> set[str]:
     return {_QUANTISATION.sub("", path.name.lower().removesuffix(".gguf")) for path in paths}
 
 
-def base_and_adapter(name_or_path: str | Path, adapter: str | Path | None = None) -> tuple[str, Path | None]:
-    """Tell apart the model and its adapter; `name_or_path` may be the adapter itself.
-
-    Raises
-    ------
-    CheckpointError
-        If it is an adapter that does not name the model it belongs to.
-    """
-    given = Path(name_or_path)
-    if adapter is None and (given / CONFIG).is_file() and find_model(name_or_path) == given:
-        base = base_of_adapter(given)
-        if not base:
-            raise CheckpointError(
-                f"{given / CONFIG} does not name the model it belongs to",
-                "name it: give the model, and this folder as the adapter",
-            )
-        return base, given
-    return str(name_or_path), Path(adapter) if adapter is not None else None
-
-
 def read_config(folder: Path) -> dict[str, Any]:
     """Read and check an `adapter_config.json`; keys with a default in PEFT are filled in.
 
@@ -183,9 +163,11 @@ def read_config(folder: Path) -> dict[str, Any]:
     CheckpointError
         If it is missing, is not JSON, or asks for something unsupported.
     """
-    file = folder / CONFIG
+    file = folder / ADAPTER_CONFIG
     if not file.is_file():
-        raise CheckpointError(f"{folder} is not an adapter: it has no {CONFIG}", "give PEFT's adapter folder")
+        raise CheckpointError(
+            f"{folder} is not an adapter: it has no {ADAPTER_CONFIG}", "give PEFT's adapter folder"
+        )
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:

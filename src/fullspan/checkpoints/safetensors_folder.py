@@ -14,10 +14,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from fullspan.checkpoints.adapter_folder import ADAPTER_CONFIG, base_of_adapter
 from fullspan.core.errors import CheckpointError, did_you_mean
 from fullspan.core.files import replacing
 
-ADAPTER_CONFIG = "adapter_config.json"
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 # The files that programs write for a model; a folder with anything else in it is never replaced.
 # README.md and the like are not among them: a person may have written those.
@@ -235,16 +235,6 @@ def refuse_other_content(path: Path) -> None:
     names = {item.name for item in items}
     if items and not ("config.json" in names and any(map(_WEIGHTS.fullmatch, names))):
         raise CheckpointError(f"{path} exists and is no model: it holds {items[0].name!r}", hint)
-
-
-def base_of_adapter(folder: Path) -> str:
-    """The model that an adapter in PEFT's format says it was trained on; empty if it does not say."""
-    try:
-        content = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
-        base = content["base_model_name_or_path"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return ""
-    return base if isinstance(base, str) else ""
 
 
 def _refuse_adapter(folder: Path) -> None:

@@ -51,10 +51,10 @@ def command(config: ChatConfig) -> None:
     Without --message, what is typed goes to the model line by line; /help lists the commands. When
     standard input is a file or a pipe, each line of it is a turn.
     """
-    # These two say what is wrong before torch takes its seconds to import.
+    # These two say what is wrong before anything large is imported.
     find_model(config.model)
     grammar_of(config)
-    from fullspan.decoding.language_model import load
+    from fullspan.decoding.loading import load
 
     model = load(config.model, adapter=config.adapter, engine=config.engine, weights=config.weights)
     chat = Chat(model, config)

@@ -50,10 +50,10 @@ def command(config: GenerateConfig) -> None:
     prompt = sys.stdin.read() if config.prompt in (None, "-") else config.prompt
     if not prompt:
         raise DataError("the prompt is empty", "give some text to go on from, or pipe it in")
-    # These two say what is wrong before torch takes its seconds to import.
+    # These two say what is wrong before anything large is imported.
     find_model(config.model)
     grammar_of(config)
-    from fullspan.decoding.language_model import load
+    from fullspan.decoding.loading import load
 
     model = load(config.model, adapter=config.adapter, engine=config.engine, weights=config.weights)
     ids = model.prompt_ids(prompt)

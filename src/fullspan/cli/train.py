@@ -10,7 +10,7 @@ def command(config: TrainConfig) -> None:
 
     Ctrl-C saves a checkpoint; the same run goes on with --run DIRECTORY --resume.
     """
-    from fullspan.objectives.sft import perplexity
+    from fullspan.objectives.perplexity import perplexity
     from fullspan.training.interrupts import TrainingStopped
     from fullspan.training.trainer import train
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -77,6 +79,20 @@ def default_device() -> torch.device:
     import torch
 
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def default_device_type() -> str:
+    """ "cuda" or "cpu", as `default_device`; torch is imported only where there is a driver to ask for."""
+    return default_device().type if _has_gpu_driver() else "cpu"
+
+
+def _has_gpu_driver() -> bool:
+    """Whether torch could find a device that it calls CUDA: of NVIDIA, or of AMD through ROCm."""
+    try:
+        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return Path("/dev/kfd").exists()
+    return True
 
 
 def default_dtype(device: torch.device) -> torch.dtype:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numba
 from numba.core import caching
 from numba.core.compiler_lock import global_compiler_lock
+from numba.core.runtime import rtsys
 
 from fullspan.core.compiling import HelperCompiler, KernelCompiler
 
@@ -155,13 +156,22 @@ class _KernelCache(caching.FunctionCache):
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """What the disk has for these types; nothing only after waiting for our turn to compile it."""
-        found = super().load_overload(sig, target_context)  # type: ignore[no-untyped-call]
+        found = self._load_quickly(sig, target_context)
         if found is None:
             # Where nobody can lock, or the other one never ends, compiling twice is better than not at all.
             with contextlib.suppress(OSError):
                 self._turns[-1].enter_context(self._lock)
             found = super().load_overload(sig, target_context)  # type: ignore[no-untyped-call]
         return found
+
+    def _load_quickly(self, sig: Any, target_context: Any) -> Any:
+        """As Numba does it, without first importing all that it can compile, SciPy's linear algebra among it.
+
+        Code from the disk needs only the runtime of its arrays. Whoever compiles gets the rest before that.
+        """
+        rtsys.initialize(target_context)
+        with self._guard_against_spurious_io_errors():  # type: ignore[no-untyped-call]
+            return self._load_overload(sig, target_context)  # type: ignore[no-untyped-call]
 
     @functools.cached_property
     def _lock(self) -> FileLock:

@@ -21,3 +21,17 @@ def seed_everything(seed: int) -> None:
     np.random.seed(seed % 2**32)
     if "torch" in sys.modules:
         sys.modules["torch"].manual_seed(seed)
+
+
+def draw_seed() -> int:
+    """A seed that follows from the generators that `seed_everything` sets, or torch's alone where it is used.
+
+    Examples
+    --------
+    >>> seed_everything(7); first = draw_seed()
+    >>> seed_everything(7); first == draw_seed() != draw_seed()
+    True
+    """
+    if "torch" in sys.modules:
+        return int(sys.modules["torch"].randint(2**62, ()))
+    return random.getrandbits(62)

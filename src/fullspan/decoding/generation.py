@@ -8,8 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-
-import torch
+from typing import TYPE_CHECKING
 
 from fullspan.core.errors import DataError
 from fullspan.decoding.decoders import Decoder, decoder_of
@@ -18,7 +17,9 @@ from fullspan.decoding.options import GenerationOptions
 from fullspan.decoding.sampler import Sampler
 from fullspan.decoding.speculation.statistics import Speculation
 from fullspan.decoding.stopping import AnswerText
-from fullspan.models.llama import Llama
+
+if TYPE_CHECKING:
+    from fullspan.models.llama import Llama
 
 
 @dataclass(eq=False)
@@ -76,7 +77,6 @@ class Answer:
         return piece
 
 
-@torch.inference_mode()
 def generate(
     model: Llama | Decoder,
     answers: Sequence[Answer],

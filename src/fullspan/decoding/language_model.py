@@ -4,29 +4,18 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeGuard, Unpack, cast, overload
 
-import torch
-
-from fullspan.checkpoints.store import find_model
-from fullspan.core.device import default_device, default_dtype
 from fullspan.core.errors import ConfigError, DataError
+from fullspan.core.seeding import draw_seed
 from fullspan.decoding.constraints import Constraint, ConstraintCompiler, grammar_of
 from fullspan.decoding.decoders import Decoder, decoder_of
-from fullspan.decoding.engines import EngineName, Weights
 from fullspan.decoding.generation import Answer, generate
-from fullspan.decoding.logprobs import TokenLogprob
 from fullspan.decoding.options import MOST_SAMPLES, GenerationOptions, Options, options_from
+from fullspan.decoding.results import Generation, Stream, generation_of
 from fullspan.decoding.sampler import Sampler, row_generator, token_bias
 from fullspan.decoding.scoring import Score, score_tokens
-from fullspan.decoding.speculation.statistics import Speculation
 from fullspan.decoding.stopping import AnswerText
-from fullspan.models.llama import Llama, LlamaConfig
-from fullspan.models.loading import is_gguf, load_model
-from fullspan.models.tokenizers import load_tokenizer
 from fullspan.text.chat import encode_chat
 from fullspan.text.examples import Message
 from fullspan.text.tokenizer import Tokenizer
@@ -34,65 +23,11 @@ from fullspan.text.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from fullspan.decoding.speculation.choice import Speculate
     from fullspan.decoding.speculation.drafters import Drafter
+    from fullspan.models.llama import Llama, LlamaConfig
 
 # One turn of a conversation: a mapping has "role" and "content".
 Turn = Message | Mapping[str, str]
 Conversation = str | Sequence[Turn]
-
-
-@dataclass(frozen=True)
-class Generation:
-    """An answer.
-
-    Attributes
-    ----------
-    text : str
-        Without the closing end-of-turn token or stop string.
-    token_ids : tuple of int
-        Every generated token, the closing one included.
-    finish_reason : {"stop", "length"}
-        "stop": an end token, a stop string or the end of a constraint; "length": `max_tokens` or the context
-        was reached, so what a constraint asked for may be incomplete.
-    n_prompt_tokens : int
-    seconds : float
-        From the start of the batch to this answer's last token.
-    logprobs : tuple of TokenLogprob or None
-        One for each of `token_ids`, where asked for.
-    speculation : Speculation or None
-        How many proposals were accepted, where there was a drafter.
-    """
-
-    text: str
-    token_ids: tuple[int, ...]
-    finish_reason: str
-    n_prompt_tokens: int
-    seconds: float
-    logprobs: tuple[TokenLogprob, ...] | None = None
-    speculation: Speculation | None = None
-
-    @property
-    def tokens_per_second(self) -> float:
-        """Generated tokens over the whole time, reading the prompt included."""
-        return len(self.token_ids) / self.seconds
-
-
-class Stream:
-    """Pieces of an answer's text as they are generated; iterate over it once.
-
-    Stopping early leaves the answer so far in `result`.
-    """
-
-    def __init__(self, answer: Answer, pieces: Iterator[tuple[Answer, str]]) -> None:
-        self._answer = answer
-        self._pieces = pieces
-
-    def __iter__(self) -> Iterator[str]:
-        return (piece for _, piece in self._pieces if piece)
-
-    @property
-    def result(self) -> Generation:
-        """What was generated so far."""
-        return _generation(self._answer, logprobs=False)
 
 
 class LanguageModel:
@@ -126,7 +61,7 @@ class LanguageModel:
     """
 
     def __init__(self, model: Llama | Decoder, tokenizer: Tokenizer, name: str) -> None:
-        self.decoder = decoder_of(model.eval() if isinstance(model, Llama) else model)
+        self.decoder = decoder_of(model)
         self.tokenizer = tokenizer
         self.name = name
         self._last_drafter: tuple[Speculate, Drafter] | None = None
@@ -309,7 +244,7 @@ class LanguageModel:
             for _ in self._generate(answers, options, speculate, n_logprobs):
                 if after_token is not None:
                     after_token()
-        return [_generation(answer, logprobs=n_logprobs is not None) for answer in answers]
+        return [generation_of(answer, logprobs=n_logprobs is not None) for answer in answers]
 
     def stream_answer(
         self, prompt: list[int], options: GenerationOptions, speculate: Speculate | None = None
@@ -362,8 +297,8 @@ class LanguageModel:
 
     def new_answers(self, prompts: Sequence[list[int]], options: GenerationOptions, n: int) -> list[Answer]:
         """Answers that have not begun, `n` to each prompt; what `generate` and a scheduler fill."""
-        # Without a seed the draw still follows torch's own, so that seeding everything once is enough.
-        seed = int(torch.randint(2**62, ())) if options.seed is None else options.seed
+        # Without a seed the draw still follows the global generators: seeding everything once is enough.
+        seed = draw_seed() if options.seed is None else options.seed
         vocab_size = self.config.vocab_size
         bias = token_bias(options.logit_bias, self.tokenizer, vocab_size)
         grammar = grammar_of(options)
@@ -389,112 +324,3 @@ class LanguageModel:
 
 def _is_batch(messages: Conversation | Sequence[Conversation]) -> TypeGuard[Sequence[Conversation]]:
     return not isinstance(messages, str) and bool(messages) and not isinstance(messages[0], Message | Mapping)
-
-
-def _generation(answer: Answer, *, logprobs: bool) -> Generation:
-    return Generation(
-        text=answer.text.text,
-        token_ids=tuple(answer.token_ids),
-        finish_reason=answer.finish_reason or "length",
-        n_prompt_tokens=len(answer.prompt_ids),
-        seconds=answer.seconds,
-        logprobs=tuple(answer.logprobs) if logprobs else None,
-        speculation=answer.speculation,
-    )
-
-
-def load(
-    name_or_path: str | Path,
-    *,
-    adapter: str | Path | None = None,
-    dtype: torch.dtype | None = None,
-    device: torch.device | str | None = None,
-    engine: EngineName = "auto",
-    weights: Weights | None = None,
-) -> LanguageModel:
-    """Load a language model.
-
-    On a CPU, models from GGUF files answer through fullspan's own engine, which computes with their quantised
-    weights; others do where `weights` are asked for. Elsewhere torch computes, with dequantised weights.
-
-    Parameters
-    ----------
-    name_or_path : str or Path
-        A model of the store, a GGUF file, a Hugging Face folder, or a folder with an adapter, whose
-        configuration names the model it belongs to.
-    adapter : str or Path, optional
-        Folder of an adapter in PEFT's format; it is merged into the weights in float32.
-    dtype : torch.dtype, optional
-        Of torch: bfloat16 where the device is fast at it, otherwise float32. Giving one chooses torch.
-    device : torch.device or str, optional
-        A CUDA device where there is one, otherwise the CPU.
-    engine : {"auto", "cpu", "torch"}
-        What computes.
-    weights : {"q4", "q8", "bf16", "f32"}, optional
-        Kind of the CPU engine's weights. By default those of a GGUF file stay as they are if the engine has
-        kernels for them (Q4_0, Q4_1, Q4_K, Q8_0), and all else is q8, also after an adapter was merged.
-
-    Raises
-    ------
-    CheckpointError
-        If there is no such model, or it is broken.
-    ConfigError
-        If the options contradict each other.
-
-    Examples
-    --------
-    >>> load("smollm2-135m-instruct").chat("What is 2 + 2?").text  # doctest: +SKIP
-    '2 + 2 = 4.'
-    """
-    from fullspan.adapters.peft_format import base_and_adapter
-
-    base, adapter = base_and_adapter(name_or_path, adapter)
-    path = find_model(base)
-    device = torch.device(device) if device is not None else default_device()
-    on_cpu = _uses_cpu_engine(engine, weights, path, dtype, device)
-    name = base if adapter is None else f"{base} + {adapter}"
-
-    def load_torch(dtype: torch.dtype = torch.float32) -> Llama:
-        if adapter is None:
-            return load_model(path, dtype=dtype, device=device)
-        return _merged(path, base, adapter, device).to(dtype)
-
-    with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(load_tokenizer, path)
-        if not on_cpu:
-            return LanguageModel(load_torch(dtype or default_dtype(device)), waiting.result(), name)
-        from fullspan.decoding.engine.decoder import EngineDecoder
-        from fullspan.decoding.engine.engine import Engine
-        from fullspan.decoding.engine.loading import load_packed
-
-        packed = load_packed(path, weights, adapter, load_torch)
-        return LanguageModel(EngineDecoder(Engine(packed), load_torch), waiting.result(), name)
-
-
-def _uses_cpu_engine(
-    engine: str, weights: str | None, path: Path, dtype: torch.dtype | None, device: torch.device
-) -> bool:
-    """Whether the CPU engine computes; contradictions are refused by name."""
-    if engine not in ("auto", "cpu", "torch"):
-        raise ConfigError(f"engine cannot be {engine!r}", "choose from: auto, cpu, torch")
-    if engine == "torch" and weights is not None:
-        raise ConfigError(f"weights={weights!r} are of the CPU engine, and engine='torch' was chosen")
-    asked = "engine='cpu'" if engine == "cpu" else f"weights={weights!r}" if weights is not None else ""
-    if asked and dtype is not None:
-        raise ConfigError(f"dtype is of torch models, and {asked} chooses the CPU engine", "leave one out")
-    if asked and device.type != "cpu":
-        raise ConfigError(f"{asked} chooses the CPU engine, but the device is {device}", "give device='cpu'")
-    if asked:
-        return True
-    return engine == "auto" and dtype is None and device.type == "cpu" and is_gguf(path)
-
-
-def _merged(path: Path, base: str, adapter: Path, device: torch.device) -> Llama:
-    """The model with its adapter merged, in float32: rounding to the final dtype then happens once."""
-    from fullspan.adapters.lora import merge_lora
-    from fullspan.adapters.peft_format import load_adapter
-
-    model = load_model(path, dtype=torch.float32, device=device)
-    load_adapter(model, adapter, base)
-    merge_lora(model)
-    return model

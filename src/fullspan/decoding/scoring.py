@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
+import numpy as np
 
 from fullspan.core.errors import DataError
 from fullspan.decoding.decoders import Decoder, decoder_of
-from fullspan.models.llama import Llama
-from fullspan.objectives.sft import perplexity
+from fullspan.objectives.perplexity import perplexity
+
+if TYPE_CHECKING:
+    from fullspan.models.llama import Llama
 
 
 @dataclass(frozen=True)
@@ -60,10 +63,9 @@ def score_tokens(model: Llama | Decoder, token_ids: Sequence[int]) -> Score:
             f"a text to score needs from 2 to {context} tokens (the model's context), got {len(token_ids)}"
         )
     logprobs: list[float] = []
-    following = torch.tensor(token_ids[1:])
-    for piece in decoder.read(token_ids[:-1]):
-        logits = torch.from_numpy(piece)  # [t, V]
-        targets = following[len(logprobs) : len(logprobs) + len(logits)]
-        chosen = logits.gather(1, targets[:, None])[:, 0]
-        logprobs += (chosen - logits.logsumexp(-1)).tolist()
+    for logits in decoder.read(token_ids[:-1]):  # [t, V]
+        following = token_ids[len(logprobs) + 1 :][: len(logits)]
+        most = logits.max(-1)
+        total = np.exp(logits - most[:, None]).sum(-1, dtype=np.float64)
+        logprobs += (logits[np.arange(len(logits)), following] - most - np.log(total)).tolist()
     return Score(tuple(token_ids), tuple(logprobs))

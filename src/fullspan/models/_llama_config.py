@@ -10,7 +10,7 @@ import numpy as np
 
 from fullspan.core.errors import CheckpointError
 from fullspan.models import _rope
-from fullspan.nn.positions import RopeScaling
+from fullspan.nn.frequencies import RopeScaling
 
 _HF_SIZES = {
     "vocab_size": "vocab_size",
@@ -236,3 +236,6 @@ def _refuse_gguf(metadata: Mapping[str, Any]) -> None:
             raise CheckpointError(
                 f"{key} is {metadata[key]}, but llama.rope.dimension_count {head_dim}, expected the same"
             )
+
+
+Config = LlamaConfig  # the name under which `formats` finds it

@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 
 from fullspan.core.errors import CheckpointError
-from fullspan.nn.positions import (
+from fullspan.nn.frequencies import (
     DynamicScaling,
     LinearScaling,
     Llama3Scaling,
@@ -184,9 +183,8 @@ def scaling_to_gguf(scaling: RopeScaling | None, prefix: str) -> dict[str, Any]:
 
 def llama3_divisors(scaling: Llama3Scaling, theta: float, head_dim: int) -> np.ndarray:
     """What GGUF stores as rope_freqs.weight: plain frequencies over scaled ones, float32 [head_dim / 2]."""
-    plain = inverse_frequencies(head_dim, theta).double()
-    scaled = inverse_frequencies(head_dim, theta, scaling).double()
-    divisors: np.ndarray = (plain / scaled).to(torch.float32).numpy()
+    plain = inverse_frequencies(head_dim, theta).astype(np.float64)
+    divisors: np.ndarray = (plain / inverse_frequencies(head_dim, theta, scaling)).astype(np.float32)
     return divisors
 
 
@@ -206,7 +204,7 @@ def _llama3_from_divisors(
     candidates = [(factor, 8192.0, 1.0, 4.0)]
     if len(stated) == 4 and min(stated) > 0:
         candidates.insert(0, (decimal(stated[0]), stated[1], decimal(stated[2]), decimal(stated[3])))
-    turns = inverse_frequencies(head_dim, theta).double().numpy() / (2 * np.pi)  # a position
+    turns = inverse_frequencies(head_dim, theta).astype(np.float64) / (2 * np.pi)  # a position
     smooth = (1 / divisors - 1 / factor) / (1 - 1 / factor) if factor > 1 else np.zeros_like(divisors)
     middle = (smooth > 1e-4) & (smooth < 1 - 1e-4)
     if middle.sum() >= 2:

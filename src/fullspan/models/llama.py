@@ -20,10 +20,11 @@ from fullspan.models._llama_config import LlamaConfig
 from fullspan.models._rope import llama3_divisors
 from fullspan.nn import masks
 from fullspan.nn.attention import Attention, additive_mask
+from fullspan.nn.frequencies import Llama3Scaling
 from fullspan.nn.kv_cache import KVCache
 from fullspan.nn.mlp import SwiGLU
 from fullspan.nn.norms import RMSNorm
-from fullspan.nn.positions import Llama3Scaling, Rope
+from fullspan.nn.positions import Rope
 
 __all__ = ["Block", "Config", "Llama", "LlamaConfig", "Model"]
 

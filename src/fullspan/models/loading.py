@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import pkgutil
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,26 +14,14 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-import fullspan.models
 from fullspan.checkpoints.gguf_file import GGMLQuantizationType, GGUFFile, parse_ggml_type, write_gguf
 from fullspan.checkpoints.safetensors_folder import SafetensorsFolder, write_folder
 from fullspan.checkpoints.weights import load_weights
 from fullspan.core.errors import CheckpointError
+from fullspan.models.formats import check_architecture, gguf_config, is_gguf
 
 if TYPE_CHECKING:
     from fullspan.models.llama import Llama
-
-
-def architectures() -> list[str]:
-    """Names of the supported architectures: the files of this folder.
-
-    Examples
-    --------
-    >>> architectures()
-    ['llama']
-    """
-    names = {module.name for module in pkgutil.iter_modules(fullspan.models.__path__)}
-    return sorted(name for name in names - {"loading", "tokenizers"} if not name.startswith("_"))
 
 
 def load_model(
@@ -68,22 +55,8 @@ def load_model(
     return _load_gguf(path, dtype, device) if is_gguf(path) else _load_folder(path, dtype, device)
 
 
-def is_gguf(path: Path) -> bool:
-    """Whether a path is a GGUF file rather than a folder with safetensors."""
-    if path.is_dir() or path.suffix == ".safetensors":
-        return False
-    with path.open("rb") as file:
-        if file.read(4) == b"GGUF":
-            return True
-    raise CheckpointError(f"{path} is neither a GGUF file nor a model folder")
-
-
 def _architecture(name: Any) -> ModuleType:
-    if name not in architectures():
-        raise CheckpointError(
-            f"architecture {name!r} is not supported", "supported: " + ", ".join(architectures())
-        )
-    return importlib.import_module(f"fullspan.models.{name}")
+    return importlib.import_module(f"fullspan.models.{check_architecture(name)}")
 
 
 def _load_gguf(path: Path, dtype: torch.dtype, device: torch.device) -> Llama:
@@ -91,20 +64,6 @@ def _load_gguf(path: Path, dtype: torch.dtype, device: torch.device) -> Llama:
     module = _architecture(file.metadata.get("general.architecture"))
     config = gguf_config(file)
     return _fill(module, config, module.weights_from_gguf(config, file.items(dtype)), device)
-
-
-def gguf_config(file: GGUFFile) -> Any:
-    """The config of the architecture that a GGUF file names.
-
-    Raises
-    ------
-    CheckpointError
-        If it is not supported.
-    """
-    module = _architecture(file.metadata.get("general.architecture"))
-    shapes = {name: tuple(tensor.shape) for name, tensor in file.tensors.items()}
-    divisors = file.dequantize("rope_freqs.weight") if "rope_freqs.weight" in shapes else None
-    return module.Config.from_gguf(file.metadata, shapes, divisors)
 
 
 def _load_folder(path: Path, dtype: torch.dtype, device: torch.device) -> Llama:

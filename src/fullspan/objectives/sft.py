@@ -11,7 +11,6 @@ arXiv:2411.09009, describe the same idea as a GPU kernel).
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -21,17 +20,6 @@ from torch.autograd.function import once_differentiable
 
 IGNORED = -100
 CHUNK_ROWS = 256
-
-
-def perplexity(loss: float) -> float:
-    """exp of a mean cross-entropy; losses above 700, for which exp would overflow, count as 700.
-
-    Examples
-    --------
-    >>> round(perplexity(math.log(4)), 6), perplexity(1e6) == perplexity(700.0)
-    (4.0, True)
-    """
-    return math.exp(min(loss, 700.0))
 
 
 def cross_entropy_sum(

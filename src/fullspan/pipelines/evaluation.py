@@ -99,8 +99,9 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
         If the model, the adapter or an example is wrong.
     """
     find_model(config.model)  # says that there is none before torch takes its seconds to import
-    from fullspan.adapters.peft_format import base_and_adapter, load_adapter
-    from fullspan.decoding.language_model import load
+    from fullspan.adapters.peft_format import load_adapter
+    from fullspan.checkpoints.adapter_folder import base_and_adapter
+    from fullspan.decoding.loading import load
     from fullspan.text.examples import read_examples
 
     base, adapter = base_and_adapter(config.model, config.adapter)
@@ -161,7 +162,7 @@ def held_out_batches(tokenizer: Tokenizer, examples: Sequence[Example], context:
 
 def measure(model: LanguageModel, batches: Batches, description: str) -> Measure:
     """Loss and perplexity of the supervised tokens, in the precision that the model is trained in."""
-    from fullspan.objectives.sft import perplexity
+    from fullspan.objectives.perplexity import perplexity
     from fullspan.training.steps import AutogradStep
     from fullspan.training.trainer import evaluate_loss
 

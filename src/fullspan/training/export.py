@@ -9,7 +9,8 @@ from typing import Literal
 import torch
 
 from fullspan.adapters.lora import merge_lora
-from fullspan.adapters.peft_format import base_and_adapter, load_adapter
+from fullspan.adapters.peft_format import load_adapter
+from fullspan.checkpoints.adapter_folder import base_and_adapter
 from fullspan.checkpoints.safetensors_folder import refuse_other_content
 from fullspan.checkpoints.store import find_model
 from fullspan.core.errors import CheckpointError

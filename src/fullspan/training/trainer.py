@@ -23,7 +23,7 @@ from fullspan.core.seeding import seed_everything
 from fullspan.models.llama import Llama
 from fullspan.models.loading import load_model
 from fullspan.models.tokenizers import load_tokenizer
-from fullspan.objectives.sft import perplexity
+from fullspan.objectives.perplexity import perplexity
 from fullspan.text.packing import Batch
 from fullspan.training import checkpoints
 from fullspan.training.checkpoints import Progress, RandomState

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fullspan.decoding.engine._layout import MOST_TOKENS
 from fullspan.decoding.engine.cache import SequenceCache
 from fullspan.decoding.engine.engine import Engine, Segment, Taps
-from fullspan.models.llama import Llama, LlamaConfig
+
+if TYPE_CHECKING:
+    from fullspan.models.llama import Llama, LlamaConfig
 
 
 class EngineDecoder:

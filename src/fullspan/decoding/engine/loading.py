@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fullspan.checkpoints.gguf_file import GGUFFile
 from fullspan.decoding.engine.model import PackedModel, is_ready, pack_gguf, pack_tensors
 from fullspan.decoding.engine.packed_file import content_key, read_packed, write_packed
-from fullspan.models.llama import Llama, weights_to_gguf
-from fullspan.models.loading import gguf_config, is_gguf
+from fullspan.models.formats import gguf_config, is_gguf
+
+if TYPE_CHECKING:
+    from fullspan.models.llama import Llama
 
 _MERGED = "q8"  # four bits would round away what an adapter has learnt
 
@@ -49,6 +52,8 @@ def load_packed(
 
 def pack_model(model: Llama, weights: str) -> PackedModel:
     """The packed model of a torch model without adapters."""
+    from fullspan.models.llama import weights_to_gguf
+
     named = weights_to_gguf(model.config, model.state_dict().items())
     tensors = {
         name: tensor.detach().float().cpu().numpy() for name, tensor in named if name != "rope_freqs.weight"

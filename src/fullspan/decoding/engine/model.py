@@ -39,7 +39,7 @@ from fullspan.decoding.engine.packing import (
     quantise,
     rows_from_gguf,
 )
-from fullspan.models.llama import LlamaConfig
+from fullspan.models._llama_config import LlamaConfig
 
 # What one matrix of a layer is made of.
 _QKV = ("attn_q", "attn_k", "attn_v")

@@ -18,7 +18,7 @@ from safetensors.numpy import save_file
 from fullspan.core.files import replacing, sha256
 from fullspan.decoding.engine.memory import allocate
 from fullspan.decoding.engine.model import PackedModel, Slot
-from fullspan.models.llama import LlamaConfig
+from fullspan.models._llama_config import LlamaConfig
 
 _VERSION = 1  # of the order of the bytes
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from fullspan.decoding.engine.model import padded
-from fullspan.models.llama import LlamaConfig
-from fullspan.nn.positions import Rope
+from fullspan.models._llama_config import LlamaConfig
+from fullspan.nn.frequencies import YarnScaling, inverse_frequencies
 
 
 def rotations(config: LlamaConfig, n_positions: int) -> np.ndarray:
@@ -15,12 +15,12 @@ def rotations(config: LlamaConfig, n_positions: int) -> np.ndarray:
     Neighbours (a, b) become (a cos - b sin, b cos + a sin). Dynamic scaling sets in beyond the context that
     an engine has, so that positions are all that counts.
     """
-    import torch
-
-    rope = Rope(config.head_dim, config.rope_theta, config.rope_scaling, config.max_positions)
-    cos, sin = rope.tables(torch.arange(n_positions)[None], torch.float32)
+    scaling = config.rope_scaling
+    frequencies = inverse_frequencies(config.head_dim, config.rope_theta, scaling)
+    angles = np.arange(n_positions, dtype=np.float32)[:, None] * frequencies
+    stretch = np.float32(scaling.effective_attention_factor() if isinstance(scaling, YarnScaling) else 1)
     table = np.zeros((n_positions, 2, padded(config.head_dim)), np.float32)
-    table[:, 0, : config.head_dim] = cos[0, :, 0].repeat_interleave(2, -1).numpy()
-    table[:, 1, : config.head_dim] = sin[0, :, 0].repeat_interleave(2, -1).numpy()
+    table[:, 0, : config.head_dim] = (np.cos(angles) * stretch).repeat(2, axis=1)
+    table[:, 1, : config.head_dim] = (np.sin(angles) * stretch).repeat(2, axis=1)
     table[:, 1, 0::2] *= -1
     return table

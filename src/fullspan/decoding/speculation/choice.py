@@ -31,7 +31,8 @@ def drafter_of(speculate: Speculate) -> Drafter:
     CheckpointError, DataError
         If there is no such model or file, or it is broken.
     """
-    from fullspan.decoding.language_model import LanguageModel, load
+    from fullspan.decoding.language_model import LanguageModel
+    from fullspan.decoding.loading import load
 
     if speculate == "ngram":
         return NGramDrafter()
