@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numba
 from numba.core import caching
 from numba.core.compiler_lock import global_compiler_lock
-from numba.core.runtime import rtsys
+from numba.core.runtime.nrt import rtsys
 
 from fullspan.core.compiling import HelperCompiler, KernelCompiler
 
@@ -171,7 +171,7 @@ class _KernelCache(caching.FunctionCache):
         """
         rtsys.initialize(target_context)
         with self._guard_against_spurious_io_errors():  # type: ignore[no-untyped-call]
-            return self._load_overload(sig, target_context)  # type: ignore[no-untyped-call]
+            return self._load_overload(sig, target_context)
 
     @functools.cached_property
     def _lock(self) -> FileLock:
