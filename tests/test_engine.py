@@ -20,7 +20,6 @@ from fullspan.checkpoints.gguf_file import GGUFFile, write_gguf
 from fullspan.core.errors import CheckpointError, ConfigError, DataError
 from fullspan.core.kernels import kernel
 from fullspan.core.simd import address, load_float32
-from fullspan.decoding.decoders import TorchDecoder
 from fullspan.decoding.engine import _layout as at
 from fullspan.decoding.engine import loading
 from fullspan.decoding.engine._product_kernels import (
@@ -43,6 +42,7 @@ from fullspan.decoding.engine.packing import (
     rows_from_gguf,
 )
 from fullspan.decoding.scoring import score_tokens
+from fullspan.decoding.torch_decoder import TorchDecoder
 from fullspan.models.formats import gguf_config
 from fullspan.models.llama import Llama, LlamaConfig, weights_to_gguf
 from fullspan.models.loading import load_model, save_model

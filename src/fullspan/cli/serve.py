@@ -29,7 +29,7 @@ def command(config: ServeConfig) -> None:
     keys = read_keys(config)
     find_model(config.model)
     importlib.import_module("uvicorn")
-    from fullspan.decoding.language_model import load
+    from fullspan.decoding.loading import load
     from fullspan.serving.server import serve
 
     model = load(config.model, adapter=config.adapter, engine="cpu", weights=config.weights)
