@@ -5,7 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,9 +93,10 @@ class GGUFFile:
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
-        mapped = _map_file(self.path)
-        self.metadata, infos = read_header(mapped, self.path)
-        whole = np.frombuffer(mapped, dtype=np.uint8)
+        self._mapped = _map_file(self.path)
+        self.metadata, infos = read_header(self._mapped, self.path)
+        whole = np.frombuffer(self._mapped, dtype=np.uint8)
+        self._address: int = whole.ctypes.data
         self.tensors = {
             info.name: GGUFTensor(
                 info.name, info.shape, info.ggml_type, whole[info.start : info.start + info.n_bytes]
@@ -147,6 +148,17 @@ class GGUFFile:
                     yield ready, tensor.result()
             for ready, tensor in waiting:
                 yield ready, tensor.result()
+
+    def release(self, names: Iterable[str]) -> None:
+        """Let go of the memory that tensors take up here, once they were read; reading them again is fine."""
+        for name in names if hasattr(mmap, "MADV_DONTNEED") else ():
+            data = self[name].data
+            start = data.ctypes.data - self._address
+            first, last = -(-start // mmap.PAGESIZE), (start + data.size) // mmap.PAGESIZE
+            if first < last:
+                self._mapped.madvise(
+                    mmap.MADV_DONTNEED, first * mmap.PAGESIZE, (last - first) * mmap.PAGESIZE
+                )
 
     def packed(self, name: str) -> np.ndarray:
         """The bytes of one tensor as stored, uint8 [rows, bytes per row], without a copy."""

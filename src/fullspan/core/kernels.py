@@ -170,8 +170,8 @@ class _KernelCache(caching.FunctionCache):
         Code from the disk needs only the runtime of its arrays. Whoever compiles gets the rest before that.
         """
         rtsys.initialize(target_context)
-        with self._guard_against_spurious_io_errors():  # type: ignore[no-untyped-call]
-            return self._load_overload(sig, target_context)
+        with self._guard_against_spurious_io_errors():
+            return self._load_overload(sig, target_context)  # type: ignore[no-untyped-call]
 
     @functools.cached_property
     def _lock(self) -> FileLock:

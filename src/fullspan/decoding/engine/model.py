@@ -6,9 +6,11 @@ Queries and keys keep GGUF's order of rows, in which neighbours are rotated. Hea
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -33,8 +35,8 @@ from fullspan.decoding.engine.packing import (
     NATIVE,
     Rows,
     block_bytes,
-    floats_of,
     join,
+    kind_of_gguf,
     packed_bytes,
     quantise,
     rows_from_gguf,
@@ -43,6 +45,8 @@ from fullspan.models._llama_config import LlamaConfig
 
 # What one matrix of a layer is made of.
 _QKV = ("attn_q", "attn_k", "attn_v")
+# Weights of a large matrix that are put in order at a time.
+_CHUNK = 2**21
 
 
 def padded(n: int, to: int = GROUP) -> int:
@@ -104,6 +108,17 @@ class PackedModel:
         return table
 
 
+@dataclass(frozen=True, eq=False)
+class _Matrix:
+    """A matrix to be packed, from the tensors of these names."""
+
+    names: Sequence[str]
+    kind: int
+    n_rows: int
+    n_groups: int
+    parts: Callable[[], Iterable[Rows]]  # its rows from the first on, in whole blocks but the last
+
+
 class _Source:
     """Tensors by their GGUF names, as rows of a kind.
 
@@ -112,8 +127,8 @@ class _Source:
     config : LlamaConfig
     floats : function
         The tensor of a name as float32.
-    native : function
-        Its rows where they need only be put in order, else None.
+    file : GGUFFile, optional
+        Where they come from, if blocks may stay as they are there.
     kind : int, optional
         What to make of all matrices; otherwise they stay what they are, and others become Q8.
     """
@@ -122,24 +137,36 @@ class _Source:
         self,
         config: LlamaConfig,
         floats: Callable[[str], np.ndarray],
-        native: Callable[[str], Rows | None],
+        file: GGUFFile | None,
         kind: int | None,
     ) -> None:
-        self.config, self.floats, self.native, self.kind = config, floats, native, kind
+        self.config, self.floats, self.file, self.kind = config, floats, file, kind
 
-    def rows(self, name: str, kind: int | None) -> Rows:
-        """The rows of a matrix, of this kind if one is given."""
-        native = self.native(name)
-        if native is not None and kind in (None, native.kind):
-            return native
-        return quantise(self.floats(name), Q8 if kind is None else kind)
+    def native_kind(self, name: str) -> int | None:
+        """The kind whose blocks the file has."""
+        return None if self.file is None else kind_of_gguf(self.file[name])
 
-    def alike(self, names: list[str]) -> list[Rows]:
-        """The rows of matrices that are to become one: of their kind, or of Q8 where they differ."""
-        found = [self.rows(name, self.kind) for name in names]
-        if len({rows.kind for rows in found}) == 1:
-            return found
-        return [rows if rows.kind == Q8 else quantise(floats_of(rows), Q8) for rows in found]
+    def kind_of(self, names: Sequence[str], asked: int | None) -> int:
+        """What matrices that are to be one become: of their kind, or of Q8 where they differ."""
+        kinds = {asked if asked is not None else self.native_kind(name) for name in names}
+        [kind] = kinds if len(kinds) == 1 else [None]
+        return Q8 if kind is None else kind
+
+    def rows(self, name: str, kind: int) -> Rows:
+        """All rows of a matrix."""
+        if self.file is not None and self.native_kind(name) == kind:
+            return rows_from_gguf(self.file[name])
+        return quantise(self.floats(name), kind)
+
+    def parts(self, name: str, kind: int) -> Iterator[Rows]:
+        """The rows of a matrix, some at a time: what they need besides stays small."""
+        if self.file is not None and self.native_kind(name) == kind:
+            n_rows, n_columns = self.file[name].shape
+            step = padded(max(1, _CHUNK // n_columns), ROWS)
+            for start in range(0, n_rows, step):
+                yield rows_from_gguf(self.file[name], slice(start, start + step))
+        else:
+            yield quantise(self.floats(name), kind)
 
     def head_order(self, n_heads: int) -> np.ndarray:
         """Rows of heads that are padded: the number of each in the file, or -1."""
@@ -148,27 +175,24 @@ class _Source:
         order[:, :dim] = np.arange(n_heads * dim).reshape(n_heads, dim)
         return order.ravel()
 
-    def qkv(self, layer: int) -> Rows:
+    def qkv(self, names: Sequence[str], kind: int) -> Iterator[Rows]:
         counts = (self.config.n_heads, self.config.n_kv_heads, self.config.n_kv_heads)
-        found = self.alike([f"blk.{layer}.{part}.weight" for part in _QKV])
+        found = [self.rows(name, kind) for name in names]
         if self.config.head_dim % GROUP:
             found = [rows.take(self.head_order(n)) for rows, n in zip(found, counts, strict=True)]
-        return join(found)
+        yield join(found)
 
-    def output(self, layer: int) -> Rows:
-        name = f"blk.{layer}.attn_output.weight"
+    def output(self, name: str, kind: int) -> Iterator[Rows]:
         if self.config.head_dim % GROUP == 0:
-            return self.rows(name, self.kind)
+            return self.parts(name, kind)
         order = self.head_order(self.config.n_heads)
         weights = self.floats(name)[:, order]
         weights[:, order < 0] = 0
-        native = self.native(name)
-        return quantise(weights, self.kind if self.kind is not None else native.kind if native else Q8)
+        return iter([quantise(weights, kind)])
 
-    def gate_up(self, layer: int) -> Rows:
+    def gate_up(self, names: Sequence[str], kind: int) -> Iterator[Rows]:
         """32 rows of the gate, 32 of what it gates, and so on."""
-        found = self.alike([f"blk.{layer}.ffn_{part}.weight" for part in ("gate", "up")])
-        return join(found).take(self.gate_order())
+        yield join([self.rows(name, kind) for name in names]).take(self.gate_order())
 
     def gate_order(self) -> np.ndarray:
         d_ff = self.config.d_ff
@@ -176,18 +200,33 @@ class _Source:
         order[0, :d_ff], order[1, :d_ff] = np.arange(d_ff), np.arange(d_ff, 2 * d_ff)
         return order.reshape(2, -1, GROUP).transpose(1, 0, 2).ravel()
 
-    def builders(self) -> Iterator[Callable[[], Rows]]:
-        """How to make each matrix, in the order of the table."""
-        for layer in range(self.config.n_layers):
-            yield lambda layer=layer: self.qkv(layer)  # type: ignore[misc]
-            yield lambda layer=layer: self.output(layer)  # type: ignore[misc]
-            yield lambda layer=layer: self.gate_up(layer)  # type: ignore[misc]
-            yield lambda layer=layer: self.rows(f"blk.{layer}.ffn_down.weight", self.kind)  # type: ignore[misc]
+    def matrices(self) -> Iterator[_Matrix]:
+        """All matrices, in the order of the table."""
+        config, kind = self.config, self.kind
+        dim, d_model, d_ff = padded(config.head_dim), padded(config.d_model), padded(config.d_ff)
+        n_heads, n_rows = config.n_heads, (config.n_heads + 2 * config.n_kv_heads) * dim
+
+        def matrix(
+            names: Sequence[str],
+            asked: int | None,
+            shape: tuple[int, int],
+            parts: Callable[[Any, int], Iterable[Rows]],
+        ) -> _Matrix:
+            became, argument = self.kind_of(names, asked), names[0] if len(names) == 1 else names
+            return _Matrix(names, became, shape[0], shape[1] // GROUP, partial(parts, argument, became))
+
+        for layer in range(config.n_layers):
+            at = f"blk.{layer}."
+            yield matrix([f"{at}{part}.weight" for part in _QKV], kind, (n_rows, d_model), self.qkv)
+            output = [f"{at}attn_output.weight"]
+            yield matrix(output, kind, (config.d_model, n_heads * dim), self.output)
+            gate_up = [f"{at}ffn_gate.weight", f"{at}ffn_up.weight"]
+            yield matrix(gate_up, kind, (2 * d_ff, d_model), self.gate_up)
+            yield matrix([f"{at}ffn_down.weight"], kind, (config.d_model, d_ff), self.parts)
         # Four bits would cost the head and the embedding too much.
-        kind = Q8 if self.kind == Q4 else self.kind
-        if not self.config.tied_head:
-            yield lambda: self.rows("output.weight", kind)
-        yield lambda: self.rows("token_embd.weight", kind)
+        kind = Q8 if kind == Q4 else kind
+        for name in ["token_embd.weight"] if config.tied_head else ["output.weight", "token_embd.weight"]:
+            yield matrix([name], kind, (config.vocab_size, d_model), self.parts)
 
     def biases(self) -> list[np.ndarray | None]:
         """The bias of each matrix, in the order of its rows."""
@@ -246,10 +285,7 @@ def pack_gguf(file: GGUFFile, config: LlamaConfig, weights: str | None = None) -
     """
     _check_shapes(config, {name: tensor.shape for name, tensor in file.tensors.items()})
 
-    def native(name: str) -> Rows | None:
-        return rows_from_gguf(file[name])
-
-    return _pack(_Source(config, file.dequantize, native, _kind(weights)))
+    return _pack(_Source(config, file.dequantize, file, _kind(weights)))
 
 
 def is_ready(file: GGUFFile) -> bool:
@@ -260,7 +296,7 @@ def is_ready(file: GGUFFile) -> bool:
 def pack_tensors(tensors: Mapping[str, np.ndarray], config: LlamaConfig, weights: str) -> PackedModel:
     """The model of float32 tensors by their GGUF names."""
     _check_shapes(config, {name: tensor.shape for name, tensor in tensors.items()})
-    return _pack(_Source(config, tensors.__getitem__, lambda name: None, _kind(weights)))
+    return _pack(_Source(config, tensors.__getitem__, None, _kind(weights)))
 
 
 def _kind(weights: str | None) -> int | None:
@@ -272,24 +308,29 @@ def _kind(weights: str | None) -> int | None:
 
 
 def _pack(source: _Source) -> PackedModel:
-    """Put all matrices into one piece of memory; some threads prepare them meanwhile."""
-    builders = list(source.builders())
-    biases = source.biases()
+    """Put all matrices into one piece of memory, some at a time, each on a thread."""
+    matrices = list(source.matrices())
+    sizes = [packed_bytes(matrix.kind, matrix.n_rows, matrix.n_groups) for matrix in matrices]
+    starts = [0, *np.cumsum(sizes).tolist()]
+    memory = allocate(starts.pop())
+
+    def put(matrix: _Matrix, start: int) -> None:
+        for rows in matrix.parts():
+            end = start + packed_bytes(matrix.kind, len(rows), matrix.n_groups)
+            rows.pack(memory[start:end])
+            start = end
+        if source.file is not None:
+            source.file.release(matrix.names)
+
     with ThreadPoolExecutor(min(usable_cores(), 4)) as pool:
-        all_rows = list(pool.map(lambda build: build(), builders))
-        slots, start = [], 0
-        for rows in all_rows:
-            slots.append(Slot(rows.kind, len(rows), rows.n_groups, start))
-            start += packed_bytes(rows.kind, len(rows), rows.n_groups)
-        memory = allocate(start)
-
-        def put(rows: Rows, slot: Slot) -> None:
-            rows.pack(memory[slot.start : slot.start + packed_bytes(slot.kind, slot.n_rows, slot.n_groups)])
-
-        list(pool.map(put, all_rows, slots))
+        list(pool.map(put, matrices, starts))
+    slots = [
+        Slot(each.kind, each.n_rows, each.n_groups, start)
+        for each, start in zip(matrices, starts, strict=True)
+    ]
     if source.config.tied_head:
         slots.append(slots[-1])
-    return PackedModel(source.config, slots, memory, source.norms(), biases)
+    return PackedModel(source.config, slots, memory, source.norms(), source.biases())
 
 
 def _check_shapes(config: LlamaConfig, shapes: Mapping[str, tuple[int, ...]]) -> None:

@@ -13,11 +13,19 @@ from gguf.constants import GGMLQuantizationType
 from gguf.quants import Q4_K
 
 from fullspan.checkpoints.gguf_file import GGUFTensor
+from fullspan.core.errors import ConfigError
 from fullspan.decoding.engine._layout import BF16, F32, GROUP, GROUP_BYTES, LINE, Q4, Q8, ROWS
 
 KINDS = {"q4": Q4, "q8": Q8, "bf16": BF16, "f32": F32}
 # Types of GGUF whose blocks need only be put in order.
 NATIVE = (GGMLQuantizationType.Q4_0, GGMLQuantizationType.Q4_1, GGMLQuantizationType.Q8_0)
+# Kinds that `rows_from_gguf` makes.
+_KINDS_OF_TYPES = {
+    GGMLQuantizationType.Q4_0: Q4,
+    GGMLQuantizationType.Q4_1: Q4,
+    GGMLQuantizationType.Q4_K: Q4,
+    GGMLQuantizationType.Q8_0: Q8,
+}
 # Rows quantised at a time: what they need besides stays small.
 _CHUNK = 2**20
 
@@ -106,8 +114,18 @@ def join(parts: Sequence[Rows]) -> Rows:
     )
 
 
-def rows_from_gguf(tensor: GGUFTensor) -> Rows | None:
-    """The rows of a matrix whose blocks need only be put in order; None of other types.
+def kind_of_gguf(tensor: GGUFTensor) -> int | None:
+    """The kind of `rows_from_gguf`; None of types that it does not take."""
+    return _KINDS_OF_TYPES.get(tensor.ggml_type)
+
+
+def rows_from_gguf(tensor: GGUFTensor, rows: slice = slice(None)) -> Rows:
+    """Some rows of a matrix whose blocks need only be put in order.
+
+    Raises
+    ------
+    ConfigError
+        If it is of another type: `kind_of_gguf` is None.
 
     Examples
     --------
@@ -116,29 +134,30 @@ def rows_from_gguf(tensor: GGUFTensor) -> Rows | None:
     >>> path = pathlib.Path(tempfile.mkdtemp()) / "tiny.gguf"
     >>> weight = np.linspace(-1, 1, 64, dtype=np.float32).reshape(2, 32)
     >>> write_gguf(path, {"general.architecture": "llama"}, {"w": weight}, GGMLQuantizationType.Q8_0)
-    >>> rows = rows_from_gguf(GGUFFile(path).tensors["w"])
-    >>> bool(abs(floats_of(rows) - weight).max() < 0.01)
+    >>> rows = rows_from_gguf(GGUFFile(path).tensors["w"], slice(1, 2))
+    >>> bool(abs(floats_of(rows) - weight[1:]).max() < 0.01)
     True
     """
-    n = tensor.shape[0]
+    data = tensor.data.reshape(tensor.shape[0], -1)[rows]
+    n = len(data)
     if tensor.ggml_type == GGMLQuantizationType.Q4_1:
-        words = tensor.data.view(np.uint32).reshape(n, -1, 5)
+        words = data.view(np.uint32).reshape(n, -1, 5)
         heads = np.ascontiguousarray(words[:, :, :1]).view(np.uint16)
         return Rows(Q4, words[:, :, 1:], (heads[:, :, 0], heads[:, :, 1]))
     if tensor.ggml_type == GGMLQuantizationType.Q4_0:
-        halves = tensor.data.view(np.uint16).reshape(n, -1, 9)
+        halves = data.view(np.uint16).reshape(n, -1, 9)
         scales = halves[:, :, 0]
         # d (q - 8) = d q + m with m = -8 d, exact in float16 unless it overflows.
         minima = (scales.view(np.float16) * np.float16(-8)).view(np.uint16)
         words = np.ascontiguousarray(halves[:, :, 1:]).view(np.uint32)
         return Rows(Q4, words, (scales, minima))
     if tensor.ggml_type == GGMLQuantizationType.Q8_0:
-        halves = tensor.data.view(np.uint16).reshape(n, -1, 17)
+        halves = data.view(np.uint16).reshape(n, -1, 17)
         words = np.ascontiguousarray(halves[:, :, 1:]).view(np.uint32) ^ np.uint32(0x80808080)
         return Rows(Q8, words, (halves[:, :, 0],))
     if tensor.ggml_type == GGMLQuantizationType.Q4_K:
-        return _from_q4_k(tensor.data.reshape(n, -1, 144))
-    return None
+        return _from_q4_k(data.reshape(n, -1, 144))
+    raise ConfigError(f"there are no kernels for blocks of type {tensor.ggml_type.name}")
 
 
 def _from_q4_k(blocks: np.ndarray) -> Rows:
