@@ -1,5 +1,6 @@
 """The disk cache of compiled kernels: warm where nothing changed, never stale."""
 
+import ast
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 import fullspan.core
+from fullspan.core import kernels
 from fullspan.core.kernels import helper, kernel
 from fullspan.core.references import by_reference
 
@@ -119,3 +121,17 @@ def test_helpers_read_and_write_a_tuple_by_reference(weight: np.ndarray | None, 
     total = np.zeros(1)
     _weighted_sum(_Sums(np.arange(4.0), total, weight, 2.0))
     assert total[0] == expected
+
+
+def test_a_kernel_knows_every_module_that_its_sources_import():
+    """What stale code from the disk would come from: an import that was overlooked. Python's parser finds all."""
+    root = Path(fullspan.core.__file__).parent.parent
+    for file in root.rglob("*.py"):
+        names = []
+        for node in ast.walk(ast.parse(file.read_bytes())):
+            if isinstance(node, ast.Import):
+                names += [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        expected = {kernels._module_file(name) for name in names if name.startswith("fullspan.")} - {None}
+        assert set(kernels._imports(file)) >= expected, file

@@ -16,7 +16,6 @@ from fullspan.decoding.results import Generation, Stream, generation_of
 from fullspan.decoding.sampler import Sampler, row_generator, token_bias
 from fullspan.decoding.scoring import Score, score_tokens
 from fullspan.decoding.stopping import AnswerText
-from fullspan.text.chat import encode_chat
 from fullspan.text.examples import Message
 from fullspan.text.tokenizer import Tokenizer
 
@@ -222,6 +221,10 @@ class LanguageModel:
         turns: Sequence[Turn] = [Message("user", messages)] if isinstance(messages, str) else messages
         if not turns:
             raise DataError("the conversation is empty", "give at least one message of the user")
+        from fullspan.text.chat import (
+            encode_chat,  # its templates' language takes a tenth of a second to import
+        )
+
         return list(encode_chat(self.tokenizer, turns, add_generation_prompt=True).ids)
 
     def answer(

@@ -23,6 +23,7 @@ from fullspan.models.tokenizers import load_tokenizer
 if TYPE_CHECKING:
     import torch
 
+    from fullspan.checkpoints.gguf_file import GGUFFile
     from fullspan.decoding.decoders import Decoder
     from fullspan.models.llama import Llama
 
@@ -80,15 +81,20 @@ def load(
         where = torch.device(device) if device is not None else default_device()
         return _load_torch(path, base, adapter, dtype or torch.float32, where)
 
+    source: Path | GGUFFile = path
+    if is_gguf(path):
+        from fullspan.checkpoints.gguf_file import GGUFFile
+
+        source = GGUFFile(path)  # once, as its header has the whole vocabulary
     with ThreadPoolExecutor(2) as pool:
-        tokenizer = pool.submit(load_tokenizer, path)
         decoder: Llama | Decoder
+        tokenizer = pool.submit(load_tokenizer, source)
         if on_cpu:
             # Numba and its kernels come in beside the weights.
             pool.submit(importlib.import_module, "fullspan.decoding.engine.decoder")
             from fullspan.decoding.engine.loading import load_packed
 
-            packed = load_packed(path, weights, adapter, load_torch)
+            packed = load_packed(source, weights, adapter, load_torch)
             from fullspan.decoding.engine.decoder import EngineDecoder
             from fullspan.decoding.engine.engine import Engine
 

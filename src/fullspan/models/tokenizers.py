@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fullspan.core.errors import CheckpointError
 from fullspan.text.tokenizer import Tokenizer
 
+if TYPE_CHECKING:
+    from fullspan.checkpoints.gguf_file import GGUFFile
 
-def load_tokenizer(path: Path | str) -> Tokenizer:
-    """Read the tokenizer of a GGUF file or of a Hugging Face folder.
+
+def load_tokenizer(source: Path | str | GGUFFile) -> Tokenizer:
+    """Read the tokenizer of a GGUF file, which may be open already, or of a Hugging Face folder.
 
     Raises
     ------
     CheckpointError
-        If nothing is at `path`, or the tokenizer is missing, broken or of an unknown kind.
+        If nothing is there, or the tokenizer is missing, broken or of an unknown kind.
     """
-    path = Path(path)
+    if not isinstance(source, Path | str):
+        return Tokenizer.from_gguf(source.metadata)
+    path = Path(source)
     if path.is_dir():
         return Tokenizer.from_folder(path)
     if not path.exists():

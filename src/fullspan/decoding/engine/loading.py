@@ -18,7 +18,7 @@ _MERGED = "q8"  # four bits would round away what an adapter has learnt
 
 
 def load_packed(
-    path: Path, weights: str | None, adapter: Path | None, load_model: Callable[[], Llama]
+    source: Path | GGUFFile, weights: str | None, adapter: Path | None, load_model: Callable[[], Llama]
 ) -> PackedModel:
     """The packed model of a GGUF file or a Hugging Face folder, with an adapter merged.
 
@@ -26,7 +26,8 @@ def load_packed(
 
     Parameters
     ----------
-    path : Path
+    source : Path or GGUFFile
+        The file may be open already.
     weights : {"q4", "q8", "bf16", "f32"}, optional
         By default those of a GGUF file as they are, or as q8 where there is no kernel for their type.
     adapter : Path, optional
@@ -34,9 +35,10 @@ def load_packed(
     load_model : function
         Loads the torch model in float32, with the adapter merged; called if there is no packed file.
     """
+    path = source if isinstance(source, Path) else source.path
     plain_gguf = adapter is None and is_gguf(path)
     if plain_gguf:
-        file = GGUFFile(path)
+        file = GGUFFile(path) if isinstance(source, Path) else source
         config = gguf_config(file)
         if weights is None and is_ready(file):
             return pack_gguf(file, config)
