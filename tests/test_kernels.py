@@ -124,7 +124,7 @@ def test_helpers_read_and_write_a_tuple_by_reference(weight: np.ndarray | None, 
 
 
 def test_a_kernel_knows_every_module_that_its_sources_import():
-    """What stale code from the disk would come from: an import that was overlooked. Python's parser finds all."""
+    """What stale code from the disk would come from: an import overlooked. The parser finds all."""
     root = Path(fullspan.core.__file__).parent.parent
     for file in root.rglob("*.py"):
         names = []

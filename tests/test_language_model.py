@@ -39,7 +39,7 @@ CHAT = [
 def _float32():
     """The same numbers on every CPU, and tolerances of float32."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fullspan.decoding.language_model.default_dtype", lambda device: torch.float32)
+        patch.setattr("fullspan.decoding.loading.default_dtype", lambda device: torch.float32)
         yield
 
 

@@ -253,7 +253,7 @@ def test_long_prompts_are_read_in_chunks(tiny, monkeypatch):
     model, _ = tiny
     prompts = [list(range(7, 90)), [8, 9], list(range(60, 7, -1))]
     whole = [answer.token_ids for answer in ours(model, prompts, max_tokens=20)]
-    monkeypatch.setattr("fullspan.decoding.decoders._PREFILL_TOKENS", 21)  # 7 columns of 3 rows
+    monkeypatch.setattr("fullspan.decoding.torch_decoder._PREFILL_TOKENS", 21)  # 7 columns of 3 rows
     assert [answer.token_ids for answer in ours(model, prompts, max_tokens=20)] == whole
 
 
