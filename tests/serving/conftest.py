@@ -94,7 +94,7 @@ def start(model: LanguageModel) -> Callable[..., Any]:
 
 @pytest.fixture(scope="session")
 def running(start: Callable[..., Any]) -> Iterator[Running]:
-    with start(embeddings=True, max_running=8, max_waiting=300) as found:
+    with start(embeddings=True, max_running=8, max_waiting=1000) as found:
         yield found
 
 

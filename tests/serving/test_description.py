@@ -25,7 +25,7 @@ def test_any_request_is_answered_as_described(running: Running) -> None:
             modes.append(operation.as_strategy(generation_mode=GenerationMode.NEGATIVE))
 
         @settings(
-            max_examples=20,
+            max_examples=10,
             derandomize=True,
             deadline=None,
             database=None,

@@ -22,7 +22,8 @@ import pytest
 from openai import OpenAI
 
 import fullspan
-from fullspan.core.errors import ConfigError
+from fullspan.core.errors import CheckpointError, ConfigError
+from fullspan.serving.server import raise_file_limit
 from fullspan.serving.service import Service
 from fullspan.serving.settings import KEY_VARIABLE, ApiKeys, ServerSettings, read_keys
 
@@ -30,7 +31,19 @@ from .conftest import KEY, NAME, Running, wait_for
 
 MESSAGES: list[Any] = [{"role": "user", "content": "a secret question"}]
 HEADERS = {"Authorization": f"Bearer {KEY}"}
+CROWD = 1000
 ENDLESS: dict[str, Any] = {"max_tokens": 900, "logit_bias": {"2": -100}}
+
+
+def head(path: str, *lines: str) -> bytes:
+    """Of a request with a JSON body."""
+    known = ["Host: localhost", f"Authorization: Bearer {KEY}", "Content-Type: application/json"]
+    return ("\r\n".join([f"POST {path} HTTP/1.1", *known, *lines]) + "\r\n\r\n").encode()
+
+
+async def connect(running: Running) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    host, port = running.url.removeprefix("http://").split(":")
+    return await asyncio.open_connection(host, int(port))
 
 
 def post(running: Running, path: str, **arguments: Any) -> httpx2.Response:
@@ -60,6 +73,8 @@ def post(running: Running, path: str, **arguments: Any) -> httpx2.Response:
         ({"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": "/etc/passwd"}}},
          400, "response_format", ""),
         ({"regex": "("}, 400, "regex", ""),
+        ({"grammar": "/etc/passwd"}, 400, "grammar", ""),
+        ({"stream_options": {"include_usage": True}}, 400, "stream_options", "need stream"),
         ({"regex": "a", "grammar": "start: a"}, 400, None, "obeys one of them"),
         ({"tool_choice": "required"}, 400, "tool_choice", "needs tools"),
         ({"top_logprobs": 2}, 400, "top_logprobs", "needs logprobs"),
@@ -177,47 +192,84 @@ def test_a_full_queue_and_a_late_answer(start: Callable[..., Any], monkeypatch: 
 
 
 def test_slow_and_large_requests(start: Callable[..., Any]) -> None:
-    async def half(url: str) -> bytes:
-        host, port = url.removeprefix("http://").split(":")
-        reader, writer = await asyncio.open_connection(host, int(port))
-        head = f"POST /tokenize HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {KEY}\r\n"
-        head += "Content-Length: 9\r\n\r\n"
-        writer.write(head.encode() + b"{")
+    async def send(running: Running, content: bytes) -> bytes:
+        reader, writer = await connect(running)
+        writer.write(content)
         answer = await reader.read()
         writer.close()
         return answer
 
-    with start(client_seconds=1, max_body_kib=1) as strict:
-        assert b" 408 " in asyncio.run(half(strict.url))
-        answer = post(strict, "/tokenize", json={"prompt": "x" * 2000})
+    async def never_read(running: Running, content: bytes) -> None:
+        _, writer = await connect(running)
+        writer.write(content)
+        await writer.drain()
+        # The answer does not fit into what the system holds for a client that does not read.
+        while running.server.server_state.connections:
+            await asyncio.sleep(0.01)
+        writer.close()
+
+    with start(client_seconds=1, max_body_kib=2048) as strict:
+        connections = strict.server.server_state.connections
+        half = head("/tokenize", "Content-Length: 9") + b"{"
+        assert b" 408 " in asyncio.run(send(strict, half))
+        for too_little in (b"", half[:30], half[:-5]):  # not even a head
+            assert asyncio.run(send(strict, too_little)) == b""
+        answer = post(strict, "/tokenize", json={"prompt": "x" * 2**21})
         assert answer.status_code == 413 and answer.json()["error"]["code"] == "request_too_large"
+        # A head that comes in time and a second one on the same connection.
+        with httpx2.Client(headers=HEADERS) as one:
+            assert [one.get(f"{strict.url}/v1/models").status_code for _ in range(2)] == [200, 200]
+        wait_for(lambda: not connections)
+        body = json.dumps({"prompt": "x" * 2_000_000}).encode()
+        large = head("/tokenize", f"Content-Length: {len(body)}") + body
+        asyncio.run(never_read(strict, large))
 
 
-def test_two_hundred_slow_clients(running: Running) -> None:
+def test_no_request_is_taken_at_the_end(start: Callable[..., Any]) -> None:
+    with start() as ending:
+        ending.service.scheduler.close(timeout=0)
+        with pytest.raises(openai.InternalServerError) as caught:
+            ending.client.chat.completions.create(model=NAME, messages=MESSAGES)
+        assert caught.value.status_code == 503 and caught.value.response.headers["retry-after"]
+
+
+def test_drafts_change_no_answer(running: Running, start: Callable[..., Any]) -> None:
+    with start(speculate="ngram") as drafted:
+        for options in ({"temperature": 0, "n": 2}, {"seed": 4, "logprobs": True}):
+            plain, fast = (
+                each.client.chat.completions.create(
+                    model=NAME, messages=MESSAGES, max_tokens=60, logit_bias={"2": -100}, **options
+                )
+                for each in (running, drafted)
+            )
+            assert fast.choices == plain.choices
+        assert drafted.service.scheduler.counts.accepted_tokens > 0
+    with pytest.raises(CheckpointError, match="speculate"):
+        Service(running.service.model, ServerSettings(speculate="no-such-model"))
+
+
+def test_a_thousand_slow_clients(running: Running) -> None:
     """They wait in the middle of their request and read slowly; others are answered meanwhile."""
-    body = json.dumps({"model": NAME, "messages": MESSAGES, "max_tokens": 3, "stream": True}).encode()
-    host, port = running.url.removeprefix("http://").split(":")
-    head = (
-        f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {KEY}\r\n"
-        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
-    ).encode()
+    raise_file_limit(2 * CROWD + 200)  # of this process, which is both ends
+    body = json.dumps({"model": NAME, "messages": MESSAGES, "max_tokens": 2, "stream": True}).encode()
+    request = head("/v1/chat/completions", f"Content-Length: {len(body)}", "Connection: close") + body
     all_there, go = 0, asyncio.Event()
 
     async def slow() -> bytes:
         nonlocal all_there
-        reader, writer = await asyncio.open_connection(host, int(port))
-        writer.write(head + body[:20])
+        reader, writer = await connect(running)
+        writer.write(request[:-20])
         await writer.drain()
         all_there += 1
         await go.wait()
-        writer.write(body[20:])
+        writer.write(request[-20:])
         answer = b"".join([piece async for piece in _bytes(reader)])
         writer.close()
         return answer
 
     async def all_of_them() -> list[bytes]:
-        waiting = [asyncio.ensure_future(slow()) for _ in range(200)]
-        while all_there < 200:
+        waiting = [asyncio.ensure_future(slow()) for _ in range(CROWD)]
+        while all_there < CROWD:
             await asyncio.sleep(0.01)
         quick = await asyncio.to_thread(
             running.client.chat.completions.create, model=NAME, messages=MESSAGES, max_tokens=2

@@ -3,6 +3,8 @@
 A step does one token of each answer that grows, and with what is left of its time it reads a piece of the
 prompts that wait. So an answer that streams never waits for a whole prompt. The engine's logits do not depend
 on what else a step does, and each answer draws from its own randomness: it is the same as if it were alone.
+
+Where few answers grow, and so reading the weights is most of a step, a drafter may propose tokens for each.
 """
 
 from __future__ import annotations
@@ -10,56 +12,29 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import psutil
 
-from fullspan.core.errors import ConfigError
+from fullspan.core.errors import ConfigError, DataError
 from fullspan.decoding.engine._layout import MOST_TOKENS, PAGE
 from fullspan.decoding.engine.cache import SequenceCache
 from fullspan.decoding.engine.engine import Engine, Segment
-from fullspan.decoding.generation import Answer, check_length
+from fullspan.decoding.generation import check_length
+from fullspan.decoding.growing import Growing, Reading
 from fullspan.decoding.limits import BatchLimits
-from fullspan.decoding.logprobs import token_logprob
-from fullspan.decoding.prefix_cache import Ids, PrefixCache, common_prefix
-from fullspan.decoding.requests import BatchCounts, QueueFull, Request, Update
+from fullspan.decoding.prefix_cache import PrefixCache, common_prefix
+from fullspan.decoding.requests import BatchCounts, Closing, QueueFull, Request, Update
+from fullspan.decoding.speculation.drafters import Drafter
 
 # Tokens of prompts that a step reads at least, so that prompts are read whatever the machine's speed is.
 _LEAST_CHUNK = 8
+# Tokens up to which a step costs little more than one of a single token (1.3 times as much at 4, 2.2 at 8):
+# so many are read in all where answers are drafted for.
+_MOST_DRAFTED = 6
 # Weight of the newest measurement in running means.
 _NEW = 0.2
-
-
-@dataclass(eq=False)
-class _Reading:
-    """A request whose prompt is being read."""
-
-    request: Request
-    cache: SequenceCache | None = None  # none until it has its first turn
-
-    @property
-    def n_left(self) -> int:
-        return len(self.request.prompt) - (0 if self.cache is None else self.cache.length)
-
-
-@dataclass(eq=False)
-class _Growing:
-    """An answer that grows; its last token is not in its cache yet."""
-
-    request: Request
-    index: int
-    cache: SequenceCache
-
-    @property
-    def answer(self) -> Answer:
-        return self.request.answers[self.index]
-
-    @property
-    def ids(self) -> list[int]:
-        """Tokens in the cache."""
-        return [*self.answer.prompt_ids, *self.answer.token_ids][: self.cache.length]
 
 
 class Scheduler:
@@ -71,6 +46,11 @@ class Scheduler:
     end_ids : frozenset of int
         Tokens that end an answer.
     limits : BatchLimits, optional
+    drafter : Drafter, optional
+        That fits the model. It changes no greedy answer, and of a sampled one only which sample it is.
+    after_step : callable, optional
+        Called in the scheduler's thread once all requests of a step were told; it must not block. If it
+        raises, all that run are cancelled.
 
     Attributes
     ----------
@@ -84,15 +64,23 @@ class Scheduler:
     >>> scheduler = Scheduler(model.decoder.engine, model.end_ids)  # doctest: +SKIP
     """
 
-    def __init__(self, engine: Engine, end_ids: frozenset[int], limits: BatchLimits | None = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        end_ids: frozenset[int],
+        limits: BatchLimits | None = None,
+        *,
+        drafter: Drafter | None = None,
+        after_step: Callable[[], None] | None = None,
+    ) -> None:
         self.engine = engine
         self.limits = limits or BatchLimits()
         self.counts = BatchCounts()
         self.cache_tokens = self.limits.cache_tokens or _affordable_tokens(engine)
-        self._end_ids = end_ids
+        self._end_ids, self._drafter, self._after_step = end_ids, drafter, after_step
         self._waiting: deque[Request] = deque()
-        self._reading: list[_Reading] = []
-        self._growing: list[_Growing] = []
+        self._reading: list[Reading] = []
+        self._growing: list[Growing] = []
         self._kept = PrefixCache()
         self._changed = threading.Condition()
         self._closing = False
@@ -124,14 +112,21 @@ class Scheduler:
         ------
         QueueFull
             If more would wait than the limits allow.
+        Closing
+            If `close` was called.
         DataError
-            If a prompt is empty or too long.
+            If a prompt is empty or too long, or a token is not in the vocabulary.
         ConfigError
             If a request asks for more answers than may run, or needs more memory than there is.
         """
         context = self.engine.config.max_positions
         for request in requests:
             check_length(len(request.prompt), context)
+            if min(request.prompt) < 0 or max(request.prompt) >= self.engine.config.vocab_size:
+                raise DataError(
+                    f"the prompt has a token outside the vocabulary of {self.engine.config.vocab_size}",
+                    "was the text encoded with another model's tokenizer?",
+                )
             for answer in request.answers:
                 answer.limit = min(request.max_tokens, context - len(request.prompt))
             if len(request.answers) > self.limits.max_running:
@@ -143,11 +138,13 @@ class Scheduler:
                     "ask for fewer tokens or answers, or shorten the prompt",
                 )
         n_new = sum(len(request.answers) for request in requests)
+        most = self.limits.max_running + self.limits.max_waiting
+        if n_new > most:
+            raise ConfigError(f"{n_new} answers at once are asked for, and there is room for {most}")
         with self._changed:
             if self._closing:
-                raise QueueFull(self.n_waiting, 60)
-            n_free = max(0, self.limits.max_running - self.n_running)
-            if self.n_waiting + n_new > self.limits.max_waiting + n_free:
+                raise Closing()
+            if self.n_running + self.n_waiting + n_new > most:
                 self.counts.refused += n_new
                 raise QueueFull(self.n_waiting, min(60, int(self._seconds_between) + 1))
             for request in requests:
@@ -194,11 +191,24 @@ class Scheduler:
                         self._changed.wait()
                         self._last_end = time.perf_counter()
                     continue
-            self._step()
+            try:
+                self._step()
+            except Exception as error:  # the thread must live on, or all would wait forever
+                self._fail([*self._growing, *self._reading], error)
+            self._end_step()
+
+    def _end_step(self) -> None:
+        if self._after_step is None:
+            return
+        try:
+            self._after_step()
+        except Exception:  # nobody is there any more, such as a closed event loop
+            for request in self._current():
+                request.cancelled = True
 
     def _current(self) -> list[Request]:
         """The requests that run, each once."""
-        running: list[_Reading | _Growing] = [*self._reading, *self._growing]
+        running: list[Reading | Growing] = [*self._reading, *self._growing]
         return list(dict.fromkeys(each.request for each in running))
 
     def _drop_cancelled(self) -> None:
@@ -221,13 +231,13 @@ class Scheduler:
             if not has_place or reserved + request.most_tokens > self.cache_tokens:
                 break
             reserved += request.most_tokens
-            self._reading.append(_Reading(self._waiting.popleft()))
+            self._reading.append(Reading(self._waiting.popleft()))
         self._kept.shrink(self.cache_tokens - reserved)
 
     def _step(self) -> None:
-        growing = list(self._growing)
-        segments = [Segment(each.cache, each.answer.token_ids[-1:], n_logits=1) for each in growing]
-        readings: list[_Reading] = []
+        growing = self._drafted()
+        segments = [each.segment for each in growing]
+        readings: list[Reading] = []
         room = self._room(len(growing))
         while room > 0 and (reading := self._next_reading(readings)) is not None:
             cache = self._begun(reading)
@@ -243,17 +253,29 @@ class Scheduler:
             self._fail([*growing, *readings], error)
             return
         self._measure(sum(len(each.tokens) for each in segments), time.perf_counter() - started)
+        self.counts.steps += 1
         updates: dict[Request, list[Update]] = {}
         for each, rows in zip(growing, logits, strict=False):
-            updates.setdefault(each.request, []).append(self._grow(each, rows[0]))
+            updates.setdefault(each.request, []).extend(self._grow(each, rows))
         for reading, segment, rows in zip(
             readings, segments[len(growing) :], logits[len(growing) :], strict=True
         ):
             self.counts.prompt_tokens += len(segment.tokens)
             if len(rows):
-                updates[reading.request] = self._start(reading, rows[0])
+                updates[reading.request] = self._start(reading, rows)
         for request, found in updates.items():
             self._tell(request, found)
+
+    def _drafted(self) -> list[Growing]:
+        """What grows in the next step, with proposals where they cost little."""
+        most = 0 if self._reading or not self._growing else _MOST_DRAFTED // len(self._growing) - 1
+        for each in list(self._growing):
+            try:
+                each.propose(most)
+            except Exception as error:  # the drafter's; the others go on
+                self._leave(each)
+                self._tell(each.request, [Update(each.index, error=error)])
+        return list(self._growing)
 
     def _room(self, n_growing: int) -> int:
         """Tokens of prompts that this step may read."""
@@ -263,7 +285,7 @@ class Scheduler:
         affordable = self.limits.step_ms / 1000 / self._token_seconds if self._token_seconds else 16
         return min(most, max(_LEAST_CHUNK, int(affordable) - n_growing))
 
-    def _next_reading(self, taken: Sequence[_Reading]) -> _Reading | None:
+    def _next_reading(self, taken: Sequence[Reading]) -> Reading | None:
         """Turn about the one that came first, which never starves, and the shortest, which need not wait."""
         left = [each for each in self._reading if each not in taken]
         if not left:
@@ -272,10 +294,10 @@ class Scheduler:
             return left[0]
         return min(left, key=lambda each: each.n_left)
 
-    def _begun(self, reading: _Reading) -> SequenceCache:
+    def _begun(self, reading: Reading) -> SequenceCache:
         """The cache of a prompt; the first time with what others have read of it."""
         if reading.cache is None:
-            prompt = np.asarray(reading.request.prompt, np.int64)
+            prompt = reading.request.prompt
             known, cache = self._known(prompt)
             reading.cache = self.engine.new_cache() if cache is None else cache.copy()
             known = min(known, len(prompt) - 1)  # the last token is read for its logits
@@ -284,63 +306,61 @@ class Scheduler:
             self.counts.reused_tokens += known
         return reading.cache
 
-    def _known(self, prompt: Ids) -> tuple[int, SequenceCache | None]:
+    def _known(self, prompt: list[int]) -> tuple[int, SequenceCache | None]:
         """As `PrefixCache.find`, also among what runs."""
         best, found = self._kept.find(prompt)
         for ids, cache in self._held():
-            common = common_prefix(np.asarray(ids[: len(prompt)], np.int64), prompt)
+            common = common_prefix(ids, prompt)
             if common > best:
                 best, found = common, cache
         return best, found
 
     def _held(self) -> list[tuple[list[int], SequenceCache]]:
-        held = [(each.ids, each.cache) for each in self._growing]
+        held = [(each.known, each.cache) for each in self._growing]
         return held + [
             (each.request.prompt[: each.cache.length], each.cache)
             for each in self._reading
             if each.cache is not None
         ]
 
-    def _start(self, reading: _Reading, logits: np.ndarray) -> list[Update]:
+    def _start(self, reading: Reading, logits: np.ndarray) -> list[Update]:
         """The prompt is read: the first token of each answer."""
         self._reading.remove(reading)
         cache = reading.cache
         assert cache is not None
         n = len(reading.request.answers)
         starting = [
-            _Growing(reading.request, index, cache.copy() if index < n - 1 else cache) for index in range(n)
+            Growing(
+                reading.request,
+                index,
+                cache.copy() if index < n - 1 else cache,
+                self._end_ids,
+                self._drafter,
+            )
+            for index in range(n)
         ]
         self._growing += starting
-        return [self._grow(each, logits) for each in starting]
+        return [update for each in starting for update in self._grow(each, logits)]
 
-    def _grow(self, growing: _Growing, logits: np.ndarray) -> Update:
-        """Choose a token and put it behind an answer."""
-        request, answer = growing.request, growing.answer
-        logprob = None
-        try:
-            token = answer.sampler.choose(logits)
-            if request.n_logprobs is not None:
-                logprob = token_logprob(logits, token, request.n_logprobs, answer.token_text)
-                answer.logprobs.append(logprob)
-            piece = answer.accept(token, self._end_ids)
-        except Exception as error:  # one answer's constraint or weights; the others go on
+    def _grow(self, growing: Growing, logits: np.ndarray) -> list[Update]:
+        """Put tokens behind an answer, and let it go if that was its end."""
+        updates = growing.grow(logits)
+        self.counts.answer_tokens += sum(update.error is None for update in updates)
+        self.counts.proposed_tokens += len(growing.tree) - 1
+        self.counts.accepted_tokens += growing.n_accepted
+        if updates[-1].is_last:
             self._leave(growing)
-            return Update(growing.index, error=error)
-        self.counts.answer_tokens += 1
-        answer.seconds = time.perf_counter() - request.submitted
-        if answer.finish_reason is not None:
-            self._leave(growing)
-        return Update(growing.index, piece, logprob, answer.finish_reason)
+        return updates
 
-    def _leave(self, growing: _Growing) -> None:
+    def _leave(self, growing: Growing) -> None:
         self._growing.remove(growing)
         now = time.perf_counter()
         self._seconds_between += _NEW * (min(60.0, now - self._last_end) - self._seconds_between)
         self._last_end = now
         if growing.index == 0:  # the others have the same prompt
-            self._kept.put(growing.ids, growing.cache)
+            self._kept.put(growing.known, growing.cache)
 
-    def _fail(self, failed: Sequence[_Growing | _Reading], error: Exception) -> None:
+    def _fail(self, failed: Sequence[Growing | Reading], error: Exception) -> None:
         for request in dict.fromkeys(each.request for each in failed):
             open_ = [i for i, answer in enumerate(request.answers) if answer.finish_reason is None]
             self._tell(request, [Update(index, error=error) for index in open_])

@@ -273,12 +273,12 @@ class LanguageModel:
                 f"{self.name} runs on torch, and speculation needs the CPU engine",
                 "load it with engine='cpu'",
             )
-        drafter = self._drafter(speculate)
+        drafter = self.drafter(speculate)
         return generate_ahead(
             self.decoder, answers, options, drafter, end_ids=self.end_ids, n_logprobs=n_logprobs
         )
 
-    def _drafter(self, speculate: Speculate) -> Drafter:
+    def drafter(self, speculate: Speculate) -> Drafter:
         """What `speculate` means, checked; kept, as loading and checking may take seconds."""
         from fullspan.decoding.speculation.choice import drafter_of
         from fullspan.decoding.speculation.drafters import Target

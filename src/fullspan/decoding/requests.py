@@ -27,9 +27,16 @@ class QueueFull(FullspanError):
         self.retry_after = retry_after
 
 
+class Closing(FullspanError):
+    """No more requests are taken."""
+
+    def __init__(self) -> None:
+        super().__init__("no more requests are taken: it is about to end", "ask again in a minute")
+
+
 @dataclass(frozen=True)
 class Update:
-    """What a step did for one answer.
+    """A token of an answer, or its end.
 
     Attributes
     ----------
@@ -70,6 +77,8 @@ class Request:
         cancelled.
     n_logprobs : int, optional
         Record each token's log-probability, and this many of the most likely ones.
+    reproducible : bool
+        Whether a sample must not depend on what else runs. No drafter helps then: how much it proposes does.
     n_reused : int
         Tokens of the prompt that were in a cache already.
     """
@@ -78,6 +87,7 @@ class Request:
     max_tokens: int
     on_update: Callable[[list[Update]], None]
     n_logprobs: int | None = None
+    reproducible: bool = False
     n_reused: int = 0
     cancelled: bool = field(default=False, init=False)
     submitted: float = field(default=0.0, init=False)
@@ -102,5 +112,7 @@ class BatchCounts:
     prompt_tokens: int = 0
     reused_tokens: int = 0
     answer_tokens: int = 0
+    proposed_tokens: int = 0
+    accepted_tokens: int = 0
     cancelled: int = 0
     refused: int = 0

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,8 @@ Ids = NDArray[np.intp]
 _HEADS = (1e-2, 1e-4, 0.0)
 # Distances from the entropy, in nats, within which typical tokens are looked for first.
 _REACHES = (0.5, 2.0, 8.0, np.inf)
+# Tokens whose probabilities are summed up first when one is drawn; cumulating all of them takes longer.
+_BLOCK = 256
 # Temperatures below it divide as this one does: all but the most likely token is out either way.
 _COLDEST = float(np.finfo(np.float32).tiny)
 
@@ -232,7 +235,8 @@ def process(logits: Logits, options: Sampling, row: Row = _PLAIN) -> tuple[Ids |
     if options.greedy:
         return ids, logits
     with np.errstate(over="ignore"):  # at temperatures near 0 all but the largest go to -inf
-        logits = (logits - logits.max()) / np.float32(max(options.temperature, _COLDEST))
+        logits = logits - logits.max()
+        logits /= np.float32(max(options.temperature, _COLDEST))
     for keep in _truncations(options):
         kept = keep(logits)
         ids = kept if ids is None else ids[kept]
@@ -296,22 +300,42 @@ def _weights(logits: Logits, options: Sampling) -> NDArray[np.float64]:
         weights = np.zeros(len(logits))
         weights[logits.argmax()] = 1.0  # of equals the lowest id
         return weights
-    weights = np.exp(logits - logits.max()).astype(np.float64)
+    weights = _unnormalised(logits).astype(np.float64)
     weights /= weights.sum()
     return weights
 
 
-def draw(probabilities: NDArray[np.float64], uniform: float) -> int:
+def _unnormalised(logits: Logits) -> Logits:
+    most = logits.max()
+    return np.exp(logits if most == 0 else logits - most)
+
+
+def draw(probabilities: NDArray[np.floating[Any]], uniform: float) -> int:
     """The token at `uniform`, in [0, 1), of the cumulated probabilities.
+
+    Parameters
+    ----------
+    probabilities : ndarray [V]
+        Or what is proportional to them.
+    uniform : float
 
     Examples
     --------
     >>> [draw(np.array([0.25, 0.0, 0.75]), uniform) for uniform in (0.0, 0.2, 0.25, 0.999)]
     [0, 0, 2, 2]
     """
-    sums = np.cumsum(probabilities)
-    # Scaled by what the sum came to, and never past the last token that has a probability.
-    at = int(np.searchsorted(sums, uniform * sums[-1], side="right"))
+    begins = np.arange(0, len(probabilities), _BLOCK)
+    blocks = np.cumsum(np.add.reduceat(probabilities, begins, dtype=np.float64))
+    target = uniform * blocks[-1]
+    block = _first_above(blocks, target)
+    before = blocks[block - 1] if block else 0.0
+    inside = probabilities[begins[block] : begins[block] + _BLOCK]
+    return int(begins[block]) + _first_above(np.cumsum(inside, dtype=np.float64), target - before)
+
+
+def _first_above(sums: NDArray[np.float64], target: float) -> int:
+    """The first place where the sums exceed `target`; never past the last that adds something."""
+    at = int(np.searchsorted(sums, target, side="right"))
     return at if at < len(sums) else int(np.searchsorted(sums, sums[-1]))
 
 
@@ -332,5 +356,5 @@ def choose(logits: Logits, options: Sampling, row: Row, uniform: float) -> int:
     1
     """
     ids, left = process(logits, options, row)
-    at = int(left.argmax()) if options.greedy else draw(_weights(left, options), uniform)
+    at = int(left.argmax()) if options.greedy else draw(_unnormalised(left), uniform)
     return at if ids is None else int(ids[at])

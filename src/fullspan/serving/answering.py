@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from typing import Any, TypeVar
 
 from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from fullspan.decoding.requests import Update
 from fullspan.serving.choices import Choice
 from fullspan.serving.errors import ApiError
 from fullspan.serving.guard import Record
 from fullspan.serving.service import Run
 
 Answer = TypeVar("Answer")
+_JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _CLIENT_LEFT = 499  # as nginx has it in its log; nobody receives it
 
 
@@ -40,8 +42,9 @@ async def _disconnect(receive: Callable[[], Awaitable[Any]]) -> None:
 async def collect(run: Run, choices: list[Choice], record: Record) -> None:
     """Let all choices grow to their end."""
     try:
-        async for index, update in run.updates():
-            choices[index].take(update)
+        async for updates in run.updates():
+            for index, update in updates:
+                choices[index].take(update)
     finally:
         record.facts |= run.facts
 
@@ -75,8 +78,11 @@ class EventStream(StreamingResponse):
         record: Record,
         opening: Callable[[Choice], dict[str, Any]] | None = None,
     ) -> None:
-        self._run, self._choices, self._head, self._piece_of = run, choices, head, piece_of
+        self._run, self._choices, self._piece_of = run, choices, piece_of
         self._with_usage, self._record, self._opening = with_usage, record, opening
+        # What all events have in common is written once.
+        self._start = f'data: {_JSON(head)[:-1]},"choices":['
+        self._end = ('],"usage":null}' if with_usage else "]}") + "\n\n"
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         super().__init__(self._events(), media_type="text/event-stream", headers=headers)
 
@@ -89,24 +95,26 @@ class EventStream(StreamingResponse):
             self._record.facts |= self._run.facts
 
     async def _events(self) -> AsyncIterator[str]:
-        usage = {"usage": None} if self._with_usage else {}
         if self._opening is not None:
-            for choice in self._choices:
-                yield _event(self._head | {"choices": [self._opening(choice)]} | usage)
+            yield "".join(self._event(self._opening(choice)) for choice in self._choices)
         try:
-            async for index, update in self._run.updates():
-                choice = self._choices[index]
-                choice.take(update)
-                if (piece := self._piece_of(choice)) is not None:
-                    yield _event(self._head | {"choices": [piece]} | usage)
+            async for updates in self._run.updates():
+                if events := "".join(self._told(updates)):
+                    yield events
         except ApiError as error:  # the status was sent long ago
             self._record.facts["error"] = error.code or error.status
-            yield _event(error.body)
+            yield f"data: {_JSON(error.body)}\n\n"
             return
         if self._with_usage:
-            yield _event(self._head | {"choices": [], "usage": self._run.usage.model_dump()})
+            yield f'{self._start}],"usage":{_JSON(self._run.usage.model_dump())}}}\n\n'
         yield "data: [DONE]\n\n"
 
+    def _told(self, updates: list[tuple[int, Update]]) -> Iterator[str]:
+        for index, update in updates:
+            choice = self._choices[index]
+            choice.take(update)
+            if (piece := self._piece_of(choice)) is not None:
+                yield self._event(piece)
 
-def _event(content: dict[str, Any]) -> str:
-    return f"data: {json.dumps(content, ensure_ascii=False, separators=(',', ':'))}\n\n"
+    def _event(self, piece: dict[str, Any]) -> str:
+        return f"{self._start}{_JSON(piece)}{self._end}"

@@ -22,6 +22,7 @@ from fullspan.serving.answering import EventStream, collect, unless_gone
 from fullspan.serving.choices import Choice
 from fullspan.serving.errors import ApiError, api_error, validation_error
 from fullspan.serving.guard import Guard, Record
+from fullspan.serving.metrics import METRICS_TYPE
 from fullspan.serving.prompts import chat_prompt, completion_prompts, options_of, text_or_tokens
 from fullspan.serving.schemas import (
     ChatAnswer,
@@ -57,6 +58,7 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
         413: "the request is too large",
         429: "the queue is full; Retry-After says when to try again",
         500: "the server failed",
+        503: "the server is about to end",
         504: "the request took too long",
     }.items()
 }
@@ -136,9 +138,7 @@ def _router(service: Service) -> APIRouter:
     @router.get("/metrics", response_class=PlainTextResponse)
     async def metrics() -> Response:
         """Figures for Prometheus."""
-        return PlainTextResponse(
-            service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8"
-        )
+        return PlainTextResponse(service.metrics.text(), media_type=METRICS_TYPE)
 
     @router.get("/v1/models")
     async def models() -> ModelList:
@@ -155,6 +155,7 @@ def _router(service: Service) -> APIRouter:
     async def completions(body: CompletionBody, http: Request) -> Any:
         """Go on from prompts."""
         service.check_model(body.model)
+        _check_stream_options(body)
         prompts = await asyncio.to_thread(completion_prompts, model, body)
         n = body.n or 1
         service.check_prompts(prompts, n, "prompt")
@@ -179,6 +180,7 @@ def _router(service: Service) -> APIRouter:
     async def chat_completions(body: ChatBody, http: Request) -> Any:
         """Answer a conversation."""
         service.check_model(body.model)
+        _check_stream_options(body)
         n_logprobs = _chat_logprobs(body)
         plan = tool_plan(body, model.tokenizer.chat_template or "")
         prompt = await asyncio.to_thread(chat_prompt, model, body.messages, plan)
@@ -219,7 +221,7 @@ def _router(service: Service) -> APIRouter:
             )
         texts = await asyncio.to_thread(text_or_tokens, model, body.input, "input")
         service.check_prompts(texts, 1, "input")
-        vectors = await asyncio.to_thread(service.embed, texts)
+        vectors = await service.embed(texts)
         coded = [
             base64.b64encode(vector.astype("<f4").tobytes()).decode()
             if body.encoding_format == "base64"
@@ -273,6 +275,12 @@ def _head(service: Service, prefix: str, kind: str) -> dict[str, Any]:
 
 def _with_usage(body: SamplingBody) -> bool:
     return body.stream_options is not None and bool(body.stream_options.include_usage)
+
+
+def _check_stream_options(body: SamplingBody) -> None:
+    if body.stream_options is not None and not body.stream:
+        message = "stream_options need stream"
+        raise ApiError(400, message, param="stream_options", code="invalid_value")
 
 
 def _opening(choice: Choice) -> dict[str, Any]:

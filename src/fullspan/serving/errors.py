@@ -8,7 +8,7 @@ from typing import Any
 from fastapi.responses import JSONResponse
 
 from fullspan.core.errors import ConfigError, DataError, FullspanError
-from fullspan.decoding.requests import QueueFull
+from fullspan.decoding.requests import Closing, QueueFull
 
 _TYPES = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
 # What generation calls an option, and where a request has it.
@@ -56,6 +56,8 @@ def api_error(error: Exception) -> ApiError:
     if isinstance(error, QueueFull):
         headers = {"Retry-After": str(error.retry_after)}
         return ApiError(429, error.message, code="queue_full", headers=headers)
+    if isinstance(error, Closing):
+        return ApiError(503, error.message, code="closing", headers={"Retry-After": "60"})
     if isinstance(error, ConfigError | DataError):
         named = error.message.partition(":")[0]
         known = named if named.replace("_", "").isalpha() and named != error.message else None

@@ -56,13 +56,10 @@ class Guard:
             if message["type"] == "http.response.start":
                 record.status = message["status"]
                 message["headers"] = [*message["headers"], (b"x-request-id", record.id.encode())]
-            async with asyncio.timeout(self._settings.client_seconds):
-                await send(message)
+            await send(message)
 
         try:
             await self._answer(scope, receive, sending, record)
-        except TimeoutError:
-            record.facts["error"] = "the client reads too slowly"
         finally:
             self._report(scope, record, time.perf_counter() - started)
 
@@ -75,8 +72,6 @@ class Guard:
             await self._app(scope, _replay(body, receive), send)
         except ApiError as error:
             await error.response()(scope, receive, send)
-        except TimeoutError:
-            raise
         except Exception as error:
             # Not the message: it may hold what was asked.
             frames = "".join(traceback.format_tb(error.__traceback__))

@@ -71,6 +71,8 @@ class _Counts(Collector):
             "prompt_tokens": ("Tokens of prompts that were read", counts.prompt_tokens),
             "reused_prompt_tokens": ("Tokens of prompts that were kept from before", counts.reused_tokens),
             "answer_tokens": ("Tokens generated", counts.answer_tokens),
+            "proposed_tokens": ("Tokens that drafts proposed", counts.proposed_tokens),
+            "accepted_tokens": ("Tokens of drafts that were accepted", counts.accepted_tokens),
             "cancelled_requests": ("Requests whose client left", counts.cancelled),
             "refused_answers": ("Answers refused as the queue was full", counts.refused),
         }

@@ -16,6 +16,7 @@ from fastapi import FastAPI
 
 from fullspan.decoding.language_model import LanguageModel
 from fullspan.serving.app import create_app
+from fullspan.serving.connections import ServerConfig
 from fullspan.serving.guard import log
 from fullspan.serving.settings import ApiKeys, ServerSettings
 
@@ -34,21 +35,7 @@ class Server(uvicorn.Server):
 
     def __init__(self, app: FastAPI, settings: ServerSettings) -> None:
         self.url = ""
-        super().__init__(
-            uvicorn.Config(
-                app,
-                host=settings.host,
-                port=settings.port,
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                proxy_headers=False,
-                ws="none",
-                lifespan="on",
-                limit_concurrency=settings.max_connections,
-                timeout_graceful_shutdown=settings.shutdown_seconds,
-            )
-        )
+        super().__init__(ServerConfig(app, settings))
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen."""
@@ -84,7 +71,7 @@ def serve(model: LanguageModel, settings: ServerSettings, keys: ApiKeys) -> None
     The log goes to standard error, one JSON object a request.
     """
     _log_to_stderr()
-    _raise_file_limit(settings.max_connections + _OTHER_FILES)
+    raise_file_limit(settings.max_connections + _OTHER_FILES)
     _Announcing(create_app(model, settings, keys), settings).run()
 
 
@@ -97,7 +84,7 @@ def _log_to_stderr() -> None:
         logger.propagate = False
 
 
-def _raise_file_limit(n_files: int) -> None:
+def raise_file_limit(n_files: int) -> None:
     """Let the process have as many connections as it may accept; systems often allow 1,024 by default."""
     try:
         import resource

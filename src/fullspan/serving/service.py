@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from functools import partial
 
@@ -47,9 +47,16 @@ class Service:
         self.model, self.settings = model, settings
         self.name = settings.name or model.name
         self.created = int(time.time())
-        self.scheduler = Scheduler(model.decoder.engine, model.end_ids, settings)
+        self.mail = Mail()
+        self.scheduler = Scheduler(
+            model.decoder.engine,
+            model.end_ids,
+            settings,
+            drafter=None if settings.speculate is None else model.drafter(settings.speculate),
+            after_step=self.mail.send,
+        )
         self.metrics = Metrics(self.scheduler)
-        self._embedding = threading.Lock()
+        self._embedding = asyncio.Lock()
         if settings.embeddings:
             _ = model.model  # loaded now, not while somebody waits
 
@@ -90,23 +97,52 @@ class Service:
         try:
             # A grammar may take a second to build.
             answers = await asyncio.to_thread(self.model.new_answers, prompts, options, n)
-            run = Run(self, answers, n, options.max_tokens, n_logprobs)
+            run = Run(self, answers, n, options, n_logprobs)
             self.scheduler.submit(run.requests)
         except FullspanError as error:
             raise api_error(error) from error
         return run
 
-    def embed(self, texts: Sequence[Sequence[int]]) -> list[np.ndarray]:
-        """Means of the hidden states of each text, with length 1: float32 [d_model]."""
+    async def embed(self, texts: Sequence[Sequence[int]]) -> list[np.ndarray]:
+        """Means of the hidden states of each text, with length 1: float32 [d_model].
+
+        One request after the other: each waiting in a thread would leave none for what others need.
+        """
+        async with self._embedding:
+            return await asyncio.to_thread(self._embed, texts)
+
+    def _embed(self, texts: Sequence[Sequence[int]]) -> list[np.ndarray]:
         import torch
 
         found = []
-        with self._embedding, torch.inference_mode():
+        with torch.inference_mode():
             for ids in texts:
                 hidden = self.model.model.hidden(torch.tensor([list(ids)]))[0].float()  # [T, d_model]
                 mean = hidden.mean(0)
                 found.append((mean / mean.norm().clamp_min(1e-12)).numpy())
         return found
+
+
+class Mail:
+    """Carries updates from the scheduler's thread to the event loop: once a step, as each time costs both."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[tuple[Run, list[tuple[int, Update]]]] = deque()
+        self.loop: asyncio.AbstractEventLoop | None = None
+
+    def put(self, run: Run, updates: list[tuple[int, Update]]) -> None:
+        """Give something to be carried."""
+        self._waiting.append((run, updates))
+
+    def send(self) -> None:
+        """Carry it."""
+        if self._waiting and self.loop is not None:
+            self.loop.call_soon_threadsafe(self._arrive)
+
+    def _arrive(self) -> None:
+        while self._waiting:
+            run, updates = self._waiting.popleft()
+            run.arrived.put_nowait(updates)
 
 
 class Run:
@@ -116,17 +152,32 @@ class Run:
     ----------
     answers : list of Answer
         Those of the first prompt, then those of the next.
+    arrived : asyncio.Queue
+        Updates of a step, each with the number of its answer; None when the time is over.
     """
 
     def __init__(
-        self, service: Service, answers: list[Answer], n: int, max_tokens: int, n_logprobs: int | None
+        self,
+        service: Service,
+        answers: list[Answer],
+        n: int,
+        options: GenerationOptions,
+        n_logprobs: int | None,
     ) -> None:
         self.answers = answers
         self._service, self._started = service, time.perf_counter()
-        self._loop = asyncio.get_running_loop()
-        self._waiting: asyncio.Queue[list[tuple[int, Update]]] = asyncio.Queue()
+        service.mail.loop = loop = asyncio.get_running_loop()
+        self.arrived: asyncio.Queue[list[tuple[int, Update]] | None] = asyncio.Queue()
+        # One timer, as a limit on each wait would cost more than all else that a token needs here.
+        self._timer = loop.call_later(service.settings.request_seconds, self.arrived.put_nowait, None)
         self.requests = [
-            Request(answers[first : first + n], max_tokens, partial(self._take, first), n_logprobs)
+            Request(
+                answers[first : first + n],
+                options.max_tokens,
+                partial(self._take, first),
+                n_logprobs,
+                reproducible=options.seed is not None and not options.greedy,
+            )
             for first in range(0, len(answers), n)
         ]
         self.first_token: float | None = None
@@ -134,38 +185,38 @@ class Run:
 
     def _take(self, first: int, updates: list[Update]) -> None:
         """In the scheduler's thread."""
-        found = [(first + update.index, update) for update in updates]
-        self._loop.call_soon_threadsafe(self._waiting.put_nowait, found)
+        self._service.mail.put(self, [(first + update.index, update) for update in updates])
 
-    async def updates(self) -> AsyncIterator[tuple[int, Update]]:
-        """Each update with the number of its answer.
+    async def updates(self) -> AsyncIterator[list[tuple[int, Update]]]:
+        """What each step brought: updates with the numbers of their answers.
 
         Raises
         ------
         ApiError
             If an answer fails, or they take too long.
         """
-        n_open, settings = len(self.answers), self._service.settings
-        end = self._started + settings.request_seconds
+        n_open = len(self.answers)
         try:
             while n_open:
-                for index, update in await asyncio.wait_for(self._waiting.get(), end - time.perf_counter()):
+                found = await self.arrived.get()
+                if found is None:
+                    seconds = self._service.settings.request_seconds
+                    raise ApiError(504, f"the request took longer than {seconds:g} s", code="timeout")
+                if self.first_token is None:
+                    self.first_token = time.perf_counter() - self._started
+                    self._service.metrics.first_token.observe(self.first_token)
+                for _, update in found:
                     if update.error is not None:
                         self._failure = type(update.error).__name__
                         raise api_error(update.error) from update.error
-                    if self.first_token is None:
-                        self.first_token = time.perf_counter() - self._started
-                        self._service.metrics.first_token.observe(self.first_token)
                     n_open -= update.is_last
-                    yield index, update
-        except TimeoutError:
-            message = f"the request took longer than {settings.request_seconds:g} s"
-            raise ApiError(504, message, code="timeout") from None
+                yield found
         finally:
             self.cancel()
 
     def cancel(self) -> None:
         """Let go of what still grows."""
+        self._timer.cancel()
         for request in self.requests:
             if any(answer.finish_reason is None for answer in request.answers):
                 self._service.scheduler.cancel(request)

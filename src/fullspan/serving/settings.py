@@ -13,6 +13,7 @@ from pydantic import Field
 
 from fullspan.core.config import InputPath
 from fullspan.core.errors import ConfigError
+from fullspan.decoding.engines import SPECULATE_HELP
 from fullspan.decoding.limits import BatchLimits
 
 KEY_VARIABLE = "FULLSPAN_API_KEY"
@@ -30,6 +31,7 @@ class ServerSettings(BatchLimits):
         None, description=f"file with an API key a line; the variable {KEY_VARIABLE} may hold one too"
     )
     name: str | None = Field(None, description="what requests call the model; default: as it was given")
+    speculate: str | None = Field(None, description=SPECULATE_HELP)
     max_answer_tokens: int = Field(1024, ge=1, description="most tokens of one answer")
     max_answers: int = Field(16, ge=1, description="most answers of one request: its prompts times its n")
     max_body_kib: int = Field(1024, ge=1, description="largest request")
