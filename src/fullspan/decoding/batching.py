@@ -30,8 +30,8 @@ from fullspan.decoding.speculation.drafters import Drafter
 
 # Tokens of prompts that a step reads at least, so that prompts are read whatever the machine's speed is.
 _LEAST_CHUNK = 8
-# Tokens up to which a step costs little more than one of a single token (1.3 times as much at 4, 2.2 at 8):
-# so many are read in all where answers are drafted for.
+# Where a few answers grow together, a step with proposals for all of them reads at most so many tokens: up to
+# there each costs little (a step of 4 takes 1.3 times as long as one of a single token, of 8 it is 2.2).
 _MOST_DRAFTED = 6
 # Weight of the newest measurement in running means.
 _NEW = 0.2
@@ -268,7 +268,10 @@ class Scheduler:
 
     def _drafted(self) -> list[Growing]:
         """What grows in the next step, with proposals where they cost little."""
-        most = 0 if self._reading or not self._growing else _MOST_DRAFTED // len(self._growing) - 1
+        n = len(self._growing)
+        most = MOST_TOKENS if n == 1 else 0 if n == 0 else _MOST_DRAFTED // n - 1
+        if self._reading:  # a step that reads prompts is full
+            most = 0
         for each in list(self._growing):
             try:
                 each.propose(most)

@@ -85,8 +85,10 @@ class Growing:
         self._draft.room = min(most, self.answer.limit - len(self.answer.token_ids) - 1)
         if self._drafting is None or self._draft.room < 1:
             self.tree = Tree(self.ids[-1])
-        else:
-            [self.tree] = self._drafting.propose([self._draft])
+            return
+        [tree] = self._drafting.propose([self._draft])
+        sampler = self.answer.sampler
+        self.tree = tree if sampler.constraint is None else tree.pruned(sampler.n_allowed)
 
     @property
     def segment(self) -> Segment:
