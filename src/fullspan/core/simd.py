@@ -45,7 +45,13 @@ HAS_AVX512 = {"avx512f", "avx512bw"} <= set(cpu_features())
 _intrinsic: Any = intrinsic
 _I1, _I8, _I32, _I64 = (ir.IntType(bits) for bits in (1, 8, 32, 64))
 _F32 = ir.FloatType()
-_ELEMENTS: dict[Any, Any] = {types.boolean: _I1, types.int32: _I32, types.float32: _F32}
+_FLOATS = (types.float32, types.float64)
+_ELEMENTS: dict[Any, Any] = {
+    types.boolean: _I1,
+    types.int32: _I32,
+    types.float32: _F32,
+    types.float64: ir.DoubleType(),
+}
 
 
 class Vector(types.Type):
@@ -59,6 +65,7 @@ class Vector(types.Type):
 
 INT32 = Vector(types.int32)
 FLOAT32 = Vector(types.float32)
+FLOAT64 = Vector(types.float64)
 MASK = Vector(types.boolean)
 
 
@@ -137,7 +144,7 @@ def _add_operator(symbol: Any, of_floats: str | None, of_integers: str | None, c
     class _Template(AbstractTemplate):
         def generic(self, arguments: Any, keywords: Any) -> Any:
             vector = common(arguments) if len(arguments) == 2 else None
-            if vector is None or (of_floats if vector.element == types.float32 else of_integers) is None:
+            if vector is None or (of_floats if vector.element in _FLOATS else of_integers) is None:
                 return None
             if compares and vector.count > 1:
                 return None
@@ -145,7 +152,7 @@ def _add_operator(symbol: Any, of_floats: str | None, of_integers: str | None, c
 
     @lower_builtin(symbol, Vector, Vector)
     def _lower(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
-        is_float = sig.args[0].element == types.float32
+        is_float = sig.args[0].element in _FLOATS
         if compares:
             compare = builder.fcmp_ordered if is_float else builder.icmp_signed
             if is_float and symbol is operator.ne:
@@ -224,12 +231,13 @@ def _load(vector: Vector, doc: str) -> Any:
 
 load_int32 = _load(INT32, "16 int32 from a place of any alignment.")
 load_float32 = _load(FLOAT32, "16 float32 from a place of any alignment.")
+load_float64 = _load(FLOAT64, "16 float64 from a place of any alignment.")
 
 
 @_intrinsic
 def store(typing_context: Any, place: Any, vector: Any) -> Any:
     """Write the 16 numbers."""
-    if vector not in (INT32, FLOAT32):
+    if vector not in (INT32, FLOAT32, FLOAT64):
         return None
 
     def generate(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
@@ -361,7 +369,7 @@ def count(typing_context: Any, mask: Any) -> Any:
 @_intrinsic
 def select(typing_context: Any, mask: Any, yes: Any, no: Any) -> Any:
     """Lanes of `yes` where the mask has them, of `no` elsewhere."""
-    if mask != MASK or yes != no or yes not in (INT32, FLOAT32):
+    if mask != MASK or yes != no or yes not in (INT32, FLOAT32, FLOAT64):
         return None
     return yes(mask, yes, no), lambda context, builder, sig, arguments: builder.select(*arguments)
 
@@ -393,6 +401,28 @@ def mask_of_bits(typing_context: Any, bits: Any) -> Any:
 
 
 @_intrinsic
+def bits_of_mask(typing_context: Any, mask: Any) -> Any:
+    """An int64 whose lowest 16 bits are the mask's lanes."""
+    if mask != MASK:
+        return None
+
+    def generate(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
+        return builder.zext(builder.bitcast(arguments[0], ir.IntType(LANES)), _I64)
+
+    return types.int64(mask), generate
+
+
+@_intrinsic
+def lowest_bit(typing_context: Any, bits: Any) -> Any:
+    """Which bit of an int64 is the lowest that is set; 64 if none is."""
+
+    def generate(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
+        return call(builder, "llvm.cttz.i64", _I64, arguments[0], ir.Constant(_I1, 0))
+
+    return types.int64(types.int64), generate
+
+
+@_intrinsic
 def lane_numbers(typing_context: Any) -> Any:
     """0 to 15."""
     numbers = ir.Constant(lanes_of(_I32), list(range(LANES)))
@@ -409,6 +439,12 @@ def spread_int32(typing_context: Any, value: Any) -> Any:
 def spread_float32(typing_context: Any, value: Any) -> Any:
     """16 times a number."""
     return FLOAT32(types.float32), lambda context, builder, sig, arguments: splat(builder, arguments[0])
+
+
+@_intrinsic
+def spread_float64(typing_context: Any, value: Any) -> Any:
+    """16 times a number."""
+    return FLOAT64(types.float64), lambda context, builder, sig, arguments: splat(builder, arguments[0])
 
 
 @_intrinsic

@@ -32,6 +32,7 @@ _MODULES = {
     "XGBRFRegressor": "boosting.xgb_forest",
     "Booster": "boosting.booster",
     "SelfOrganizingMap": "som.map",
+    "KDTree": "neighbors.kd_tree",
     "export_graphviz": "tree.export",
     "export_text": "tree.export",
     "plot_tree": "tree.plotting",
