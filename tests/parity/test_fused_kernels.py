@@ -11,10 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fullspan.core.simd_tiles import may_use_tiles
 from fullspan.nn.norms import RMSNorm
 from fullspan.nn.positions import Rope, apply_rope
 from fullspan.text.packing import Encoded, packed_batch
-from fullspan.training import _amx, _kernels
+from fullspan.training import _kernels
 from fullspan.training.fused_attention import Attention, SegmentAttention, TileAttention
 from fullspan.training.fused_buffers import Arena, Half, Rows
 from fullspan.training.fused_plan import Shard, split
@@ -196,7 +197,7 @@ def test_segment_attention(dtype: torch.dtype, lengths: tuple[int, ...], shared:
     check_attention(SegmentAttention(H, K, D, Rows(), Arena(dtype)), dtype, lengths, shared)
 
 
-@pytest.mark.skipif(not _amx.available(), reason="this CPU has no AMX")
+@pytest.mark.skipif(not may_use_tiles(), reason="this CPU has no AMX")
 @pytest.mark.parametrize(("lengths", "shared"), CASES)
 def test_tile_attention(lengths: tuple[int, ...], shared: int) -> None:
     torch.manual_seed(0)

@@ -523,12 +523,16 @@ minimum = _float_function("llvm.minnum.v16f32", 2, "The smaller of two; the othe
 
 @_intrinsic
 def largest(typing_context: Any, vector: Any) -> Any:
-    """The largest of the 16 numbers."""
+    """The largest of the 16 numbers; any of them where one is NaN."""
     if vector != FLOAT32:
         return None
 
     def generate(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
-        return call(builder, "llvm.vector.reduce.fmax.v16f32", _F32, arguments[0])
+        most = arguments[0]
+        for step in (8, 4, 2, 1):
+            moved = shuffled(builder, most, most, [(lane + step) % LANES for lane in range(LANES)])
+            most = builder.select(builder.fcmp_ordered(">", most, moved), most, moved)
+        return builder.extract_element(most, ir.Constant(_I32, 0))
 
     return types.float32(vector), generate
 

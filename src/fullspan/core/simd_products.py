@@ -389,6 +389,25 @@ def load_bfloat16(place: int) -> Any:
     return as_float32(_load_words(place) << np.int32(16))
 
 
+@helper()
+def _rounded(vector: Any) -> Any:
+    """The bits of float32, whose upper half is the nearest bfloat16; of two that are as near, the larger."""
+    return _as_int32(vector) + np.int32(0x8000)
+
+
+@helper()
+def store_bfloat16(place: int, vector: Any) -> None:
+    """Write 16 float32 as bfloat16."""
+    _store_words(place, _rounded(vector) >> np.int32(16))
+
+
+@helper()
+def bfloat16_pairs(low: Any, high: Any) -> Any:
+    """Two float32 as bfloat16 in the halves of each word."""
+    lower = (_rounded(low) >> np.int32(16)) & np.int32(0xFFFF)
+    return lower | (_rounded(high) & np.int32(-0x10000))
+
+
 # Lanes --------------------------------------------------------------------------------------------
 
 

@@ -1,8 +1,5 @@
 # mypy: allow-untyped-decorators, allow-untyped-calls
-"""AMX from Numba: tile intrinsics, a block product, and the packing of its operands.
-
-AMX multiplies tiles of 16 rows by 64 bytes: C (16x16 float32) += A (16x32 bfloat16) B, where row k of B holds
-the pairs (b[2k, n], b[2k + 1, n]) of 16 columns n as 32-bit words. Packing an operand of such a product is:
+"""A block product by AMX tiles (see `core.simd_tiles`), and the packing of its operands, which is:
 
 - *zipped*: two rows of a matrix become one row of words, for B as it stands;
 - *turned*: a matrix read as words, transposed, for B = (that matrix)ᵀ.
@@ -12,10 +9,6 @@ Shapes: D head_dim; halves are bfloat16 as uint16, words uint32.
 
 from __future__ import annotations
 
-import ctypes
-import functools
-import platform
-import sys
 from typing import Any
 
 import numpy as np
@@ -23,99 +16,12 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from fullspan.core.device import cpu_features
 from fullspan.core.kernels import FINITE_ANY_ORDER, helper
+from fullspan.core.simd_tiles import load_tile, multiply_tiles, store_tile, zero_tile
 from fullspan.training._kernels import to_half
 
 BLOCK = 32
 _literal: Any = intrinsic(prefer_literal=True)
-
-
-@functools.cache
-def available() -> bool:
-    """Whether the CPU has AMX for bfloat16 and the system lets this process use it."""
-    if sys.platform != "linux" or platform.machine() != "x86_64" or "amx_bf16" not in cpu_features():
-        return False
-    arch_prctl, request_permission, tile_data = 158, 0x1023, 18
-    return int(ctypes.CDLL(None).syscall(arch_prctl, request_permission, tile_data)) == 0
-
-
-def _call(builder: Any, name: str, *arguments: Any) -> None:
-    kind = ir.FunctionType(ir.VoidType(), [argument.type for argument in arguments])
-    function = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
-    builder.call(function, arguments)
-
-
-def _tile(number: Any) -> Any:
-    return ir.Constant(ir.IntType(8), number.literal_value)
-
-
-def _pointer(builder: Any, place: Any) -> Any:
-    return builder.inttoptr(place, ir.IntType(8).as_pointer())
-
-
-@_literal
-def _configure(typing_context: Any, place: Any) -> Any:
-    """Take the tile configuration of 64 bytes at `place`."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        _call(builder, "llvm.x86.ldtilecfg", _pointer(builder, arguments[0]))
-        return context.get_dummy_value()
-
-    return types.void(types.int64), generate
-
-
-@_literal
-def release(typing_context: Any) -> Any:
-    """Give the tiles back, so that a context switch need not save them."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        _call(builder, "llvm.x86.tilerelease")
-        return context.get_dummy_value()
-
-    return types.void(), generate
-
-
-@_literal
-def _zero(typing_context: Any, tile: Any) -> Any:
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        _call(builder, "llvm.x86.tilezero", _tile(tile))
-        return context.get_dummy_value()
-
-    return types.void(tile), generate
-
-
-@_literal
-def _load(typing_context: Any, tile: Any, place: Any, stride: Any) -> Any:
-    """Load 16 rows of 64 bytes, `stride` bytes apart."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        name = "llvm.x86.tileloadd64"
-        _call(builder, name, _tile(tile), _pointer(builder, arguments[1]), arguments[2])
-        return context.get_dummy_value()
-
-    return types.void(tile, types.int64, types.int64), generate
-
-
-@_literal
-def _store(typing_context: Any, tile: Any, place: Any, stride: Any) -> Any:
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        name = "llvm.x86.tilestored64"
-        _call(builder, name, _tile(tile), _pointer(builder, arguments[1]), arguments[2])
-        return context.get_dummy_value()
-
-    return types.void(tile, types.int64, types.int64), generate
-
-
-@_literal
-def _multiply(typing_context: Any, c: Any, a: Any, b: Any) -> Any:
-    """Tile c += tile a times tile b."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        _call(builder, "llvm.x86.tdpbf16ps", _tile(c), _tile(a), _tile(b))
-        return context.get_dummy_value()
-
-    return types.void(c, a, b), generate
 
 
 def _element(builder: Any, base: Any, index: Any, bits: int) -> Any:
@@ -162,18 +68,6 @@ def address(x: Any) -> Any:
     return np.int64(x.ctypes.data)
 
 
-_ALL_TILES = np.zeros(64, np.uint8)  # how the processor wants to be told
-_ALL_TILES[0] = 1  # palette
-_ALL_TILES[16:32:2] = 64  # bytes of a row of each of eight tiles
-_ALL_TILES[48:56] = 16  # and their rows
-
-
-@helper(fastmath=FINITE_ANY_ORDER)
-def begin() -> None:
-    """Configure all eight tiles as 16 rows of 64 bytes."""
-    _configure(address(_ALL_TILES))
-
-
 @helper(fastmath=FINITE_ANY_ORDER)
 def product(
     a: int, a_row: int, b: int, b_row: int, c: int, c_row: int, n_steps: int, accumulate: bool
@@ -183,30 +77,30 @@ def product(
     a, b, c are addresses; a_row, b_row, c_row bytes from row to row.
     """
     if accumulate:
-        _load(0, c, c_row)
-        _load(1, c + 64, c_row)
-        _load(2, c + 16 * c_row, c_row)
-        _load(3, c + 16 * c_row + 64, c_row)
+        load_tile(0, c, c_row)
+        load_tile(1, c + 64, c_row)
+        load_tile(2, c + 16 * c_row, c_row)
+        load_tile(3, c + 16 * c_row + 64, c_row)
     else:
-        _zero(0)
-        _zero(1)
-        _zero(2)
-        _zero(3)
+        zero_tile(0)
+        zero_tile(1)
+        zero_tile(2)
+        zero_tile(3)
     for _ in range(n_steps):
-        _load(4, a, a_row)
-        _load(5, a + 16 * a_row, a_row)
-        _load(6, b, b_row)
-        _load(7, b + 64, b_row)
-        _multiply(0, 4, 6)
-        _multiply(1, 4, 7)
-        _multiply(2, 5, 6)
-        _multiply(3, 5, 7)
+        load_tile(4, a, a_row)
+        load_tile(5, a + 16 * a_row, a_row)
+        load_tile(6, b, b_row)
+        load_tile(7, b + 64, b_row)
+        multiply_tiles(0, 4, 6)
+        multiply_tiles(1, 4, 7)
+        multiply_tiles(2, 5, 6)
+        multiply_tiles(3, 5, 7)
         a += 64
         b += 16 * b_row
-    _store(0, c, c_row)
-    _store(1, c + 64, c_row)
-    _store(2, c + 16 * c_row, c_row)
-    _store(3, c + 16 * c_row + 64, c_row)
+    store_tile(0, c, c_row)
+    store_tile(1, c + 64, c_row)
+    store_tile(2, c + 16 * c_row, c_row)
+    store_tile(3, c + 16 * c_row + 64, c_row)
 
 
 @helper(fastmath=FINITE_ANY_ORDER)

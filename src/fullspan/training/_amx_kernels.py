@@ -15,17 +15,16 @@ from typing import Any
 import numpy as np
 
 from fullspan.core.kernels import FINITE_ANY_ORDER, helper, kernel
+from fullspan.core.simd_tiles import configure_tiles, release_tiles
 from fullspan.training._amx import (
     BLOCK,
     address,
-    begin,
     copy_rows,
     floats,
     halves,
     padded,
     product,
     put_half,
-    release,
     turn,
     words,
     write_rows,
@@ -78,7 +77,7 @@ def attend(
     normalisers : float32 [H, M]
         Receives log sum exp.
     """
-    begin()
+    configure_tiles()
     longest = 0
     for p in range(befores.shape[0]):
         longest = max(longest, starts[p + 1] - starts[p])
@@ -107,7 +106,7 @@ def attend(
                         b, c = address(v) + 4 * j, address(attended) + 4 * j
                         product(address(weights), 2 * width, b, 4 * d, c, 4 * d, n_keys // BLOCK, False)
                     write_rows(attended, scores, own, query_head * d, out)
-    release()
+    release_tiles()
 
 
 @helper(fastmath=FINITE_ANY_ORDER)
@@ -159,7 +158,7 @@ def attend_backward(
     shared float32 [2, K, befores.max(), D] is 0 at first; the gradients of the shared keys and values are
     collected there, so the shared piece (the first) is taken last.
     """
-    begin()
+    configure_tiles()
     longest = 0
     for p in range(befores.shape[0]):
         longest = max(longest, starts[p + 1] - starts[p])
@@ -189,7 +188,7 @@ def attend_backward(
                     _keys_backward(q_turned, d_scores, start, own.shape[0], d_k)
             _write_keys(d_k, rows, before, shared[0, head], columns[0] + head * d, d_qkv)
             _write_keys(d_v, rows, before, shared[1, head], columns[1] + head * d, d_qkv)
-    release()
+    release_tiles()
 
 
 @helper(fastmath=FINITE_ANY_ORDER)

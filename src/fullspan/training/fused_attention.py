@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fullspan.training import _amx, _amx_kernels, _kernels
+from fullspan.core.simd_tiles import may_use_tiles
+from fullspan.training import _amx_kernels, _kernels
 from fullspan.training.fused_buffers import Arena, Half, Rows
 from fullspan.training.fused_plan import ROW_MULTIPLE, Piece, Shard
 
@@ -208,6 +209,6 @@ Attention = SegmentAttention | TileAttention
 
 def make_attention(n_heads: int, n_kv_heads: int, head_dim: int, rows: Rows, arena: Arena) -> Attention:
     """The faster one that this CPU can run for the arena's dtype."""
-    if arena.dtype == torch.bfloat16 and head_dim % ROW_MULTIPLE == 0 and _amx.available():
+    if arena.dtype == torch.bfloat16 and head_dim % ROW_MULTIPLE == 0 and may_use_tiles():
         return TileAttention(n_heads, n_kv_heads, head_dim, rows)
     return SegmentAttention(n_heads, n_kv_heads, head_dim, rows, arena)

@@ -25,13 +25,13 @@ from fullspan.decoding.engine._layout import (
     IS_LINEAR,
     LINE,
     MOST_SPANS,
-    MOST_TOKENS,
     N_HEADS,
     N_KV_HEADS,
     N_TILES,
     PAGE,
     PARTIALS_AT,
     QUERIES_AT,
+    ROWS_OUT,
     SCRATCH_AT,
     SCRATCH_BYTES,
     SEQUENCE,
@@ -58,7 +58,7 @@ class Plan(NamedTuple):
         Of the norms; of the queries.
     asked : int64 [N_ORDERS]
     meeting : int64 [n_threads, 8]
-    tokens : int64 [64, N_OF_TOKEN]
+    tokens : int64 [512, N_OF_TOKEN]
     paths : int64 [64, 64]
         Of a token in a tree: the place of its ancestor at each position behind START, itself the last.
     tiles : int64 [most tiles, N_OF_TILE]
@@ -105,7 +105,7 @@ def scratch_of(p: Any, thread: int) -> Any:
 
 @helper()
 def _scores(p: Any, thread: int) -> Any:
-    return scratch_of(p, thread) + 4 * 64 * MOST_TOKENS
+    return scratch_of(p, thread) + 4 * ROWS_OUT
 
 
 @helper()
@@ -125,7 +125,7 @@ def heads_of(p: Any, thread: int) -> Any:
 
 def scratch_bytes(head_dim: int, n_heads: int) -> int:
     """Of one thread; whole cache lines."""
-    size = 4 * 64 * MOST_TOKENS + 4 * TILE * PAGE + 8 * TILE + 4 * TILE * head_dim
+    size = 4 * ROWS_OUT + 4 * TILE * PAGE + 8 * TILE + 4 * TILE * head_dim
     size += 4 * PAGE * head_dim + 4 * n_heads * head_dim
     return -(-size // LINE) * LINE
 

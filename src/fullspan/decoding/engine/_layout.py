@@ -11,7 +11,7 @@ of a matrix of G groups is, by kind:
 
 Activations stand in tiles of 8 tokens. A tile of integers has G records of 352 bytes: 8 x 32 int8, then for
 each of the 8 the scale, scale times sum, and -128 times sum (int32) of its 32 numbers. One of floats has
-G records of 32 columns by 8 tokens.
+G records of 32 columns by 8 tokens. A prompt's stand in tiles of 16 tokens: G records of 16 x 32 bfloat16.
 
 A cache has pages of 64 positions. In a page each layer and key/value head has a chunk: keys as 4 blocks of
 [head_dim, 16 positions], then values [64 positions, head_dim], all float16; head_dim is padded to 32.
@@ -24,9 +24,13 @@ GROUP = 32
 TILE = 8
 ACROSS = 4 * TILE  # bytes from a number of one row of a tile of floats to the next column's
 PAGE = 64
-MOST_TOKENS = 64
+MOST_TOKENS = 64  # of a step
+CHUNK = 512  # tokens of a prompt that are read at once
+PROMPT_BLOCK = 256  # positions that they attend to at once
+TILE_TOKENS, TILE_BYTES = 16, 1024  # of tiles of bfloat16, which are 32 columns wide
 MOST_SPANS = 8  # parts that a token's context is attended to in
 LINE = 64
+ROWS_OUT = 4 * ROWS * CHUNK  # bytes of what a block of rows gives for all tokens
 
 # Kinds of matrices, and the bytes of a group of a block of 16 rows.
 Q4, Q8, BF16, F32 = range(4)
@@ -63,14 +67,19 @@ QKV, OUTPUT, GATE_UP, DOWN, N_OF_LAYER = range(5)
     ROPE_AT,
     LOGITS_AT,
     TAPS_AT,
+    PANEL_AT,
+    PANEL_BYTES,
+    PROMPT_AT,
+    PROMPT_BYTES,
     N_SIZES,
-) = range(22)
+) = range(26)
 
 # What one step is asked to do.
-TURN, STOPPING, N_TOKENS, N_TILES, N_WANTED, GIVEN, N_ORDERS = range(7)
+TURN, STOPPING, N_TOKENS, N_TILES, N_WANTED, GIVEN, BY_TILES, N_ORDERS = range(8)
 
 # Columns of the table of a step's tokens.
 TOKEN, POSITION, SLOT, SEQUENCE, START, IS_LINEAR, TOKEN_TILE, TOKEN_ROW, N_OF_TOKEN = range(9)
 
-# Columns of the table of tiles of query rows; then the limits of its 8 rows: how many positions each sees.
-TILE_TOKEN, TILE_ROWS, TILE_LIMIT, TILE_SPAN, TILE_LIMITS, N_OF_TILE = 0, 1, 2, 3, 4, 4 + TILE
+# Columns of the table of tiles of query rows, 8 of a step and 16 of a prompt; then how many positions each of
+# its rows sees.
+TILE_TOKEN, TILE_ROWS, TILE_LIMIT, TILE_SPAN, TILE_LIMITS, N_OF_TILE = 0, 1, 2, 3, 4, 4 + TILE_TOKENS

@@ -1,5 +1,5 @@
 # mypy: allow-untyped-decorators, allow-untyped-calls
-"""One step of a Llama over up to 64 tokens, by threads that share its rows and meet between its stages.
+"""One step of a Llama over up to 64 tokens, or 512 of prompts, by threads that meet between its stages.
 
 Each number is computed by one thread in an order that depends on neither the number of threads nor on the
 other tokens of the step. With one token each thread normalises and quantises for itself what it needs, which
@@ -30,6 +30,7 @@ from fullspan.core.simd_products import (
     store_half,
     total_of,
 )
+from fullspan.core.simd_tiles import configure_tiles, release_tiles
 from fullspan.core.standing import next_turn
 from fullspan.core.threads import barrier_after
 from fullspan.decoding.engine._context_kernels import (
@@ -48,6 +49,7 @@ from fullspan.decoding.engine._layout import (
     BF16,
     BIAS,
     BLOCK_BYTES,
+    BY_TILES,
     D_FF,
     D_MODEL,
     DOWN,
@@ -60,7 +62,6 @@ from fullspan.decoding.engine._layout import (
     INTEGER_RECORD,
     KIND,
     LOGITS_AT,
-    MOST_TOKENS,
     N_BLOCKS,
     N_GROUPS,
     N_HEADS,
@@ -73,6 +74,8 @@ from fullspan.decoding.engine._layout import (
     NORMS_AT,
     OUTPUT,
     PAGE,
+    PANEL_AT,
+    PANEL_BYTES,
     POSITION,
     Q4,
     QKV,
@@ -80,6 +83,7 @@ from fullspan.decoding.engine._layout import (
     RESIDUAL_AT,
     ROPE_AT,
     ROWS,
+    ROWS_OUT,
     SEQUENCE,
     SLOT,
     TAPS_AT,
@@ -96,8 +100,16 @@ from fullspan.decoding.engine._product_kernels import (
     put_floats,
     put_integers,
 )
+from fullspan.decoding.engine._prompt_kernels import attend_prompts, put_query, write_heads
+from fullspan.decoding.engine._tile_kernels import multiply_by_tiles, put_bfloats
 
 _LOOKS = 300  # at a meeting, before a thread offers its core
+
+
+@helper()
+def _blocks_at_once(p: Any) -> Any:
+    """Two blocks of rows share the tiles of activations that a prompt's products load."""
+    return 2 if p.asked[BY_TILES] != 0 else 1
 
 
 @helper()
@@ -129,22 +141,43 @@ def _step_of(family: str, multiply: Any, put: Any, weight: Any, record: int) -> 
         return helper(name=f"{function.__name__}_{family}")(function)
 
     @part
-    def product(matrix: Any, block: int, activations: int, n: int, out: int) -> None:
-        """out [n, 16] = a block of rows times the activations of n tokens, with the bias."""
+    def product(
+        thread: int, p: Any, matrix: Any, block: int, n_blocks: int, activations: int, n: int, out: int
+    ) -> None:
+        """out [n_blocks, 512, 16] = blocks of rows times the activations of n tokens, with the bias."""
         weights = matrix[ADDRESS] + matrix[BLOCK_BYTES] * block
-        multiply(matrix[KIND], weights, activations, record * matrix[N_GROUPS], matrix[N_GROUPS], n, out)
-        if matrix[BIAS] != 0:
-            bias = load_float32(matrix[BIAS] + 64 * block)
-            for token in range(n):
-                store(out + 64 * token, load_float32(out + 64 * token) + bias)
+        kind, n_groups = matrix[KIND], matrix[N_GROUPS]
+        if p.asked[BY_TILES] != 0:
+            panel = p.sizes[PANEL_AT] + p.sizes[PANEL_BYTES] * thread
+            multiply_by_tiles(
+                kind, weights, matrix[BLOCK_BYTES], n_blocks, activations, n_groups, n, panel, out
+            )
+        for i in range(n_blocks):
+            to = out + ROWS_OUT * i
+            if p.asked[BY_TILES] == 0:
+                at = weights + matrix[BLOCK_BYTES] * i
+                multiply(kind, at, activations, record * n_groups, n_groups, n, to)
+            if matrix[BIAS] != 0:
+                bias = load_float32(matrix[BIAS] + 64 * (block + i))
+                for token in range(n):
+                    store(to + 64 * token, load_float32(to + 64 * token) + bias)
 
     @part
-    def quantise(x: int, n_groups: int, activations: int, token: int) -> None:
+    def put_group(
+        p: Any, first: Any, second: Any, activations: int, n_groups: int, group: int, token: int
+    ) -> None:
+        """Put 32 numbers of a token into the tiles of activations."""
+        if p.asked[BY_TILES] != 0:
+            put_bfloats(first, second, activations, n_groups, group, token)
+        else:
+            put(first, second, activations + record * (token // TILE * n_groups + group), token % TILE)
+
+    @part
+    def quantise(p: Any, x: int, n_groups: int, activations: int, token: int) -> None:
         """Put a row of floats into the tiles of activations."""
-        tile = activations + token // TILE * n_groups * record
         for g in range(n_groups):
             at = x + 4 * GROUP * g
-            put(load_float32(at), load_float32(at + 64), tile + record * g, token % TILE)
+            put_group(p, load_float32(at), load_float32(at + 64), activations, n_groups, g, token)
 
     @part
     def normalise(p: Any, x: int, norm: int, activations: int, token: int) -> None:
@@ -157,18 +190,17 @@ def _step_of(family: str, multiply: Any, put: Any, weight: Any, record: int) -> 
             first, second = multiply_add(low, low, first), multiply_add(high, high, second)
         mean = total_of(first + second) / np.float32(p.sizes[TRUE_D_MODEL])
         factor = spread_float32(np.float32(1) / np.float32(math.sqrt(mean + p.constants[0])))
-        tile = activations + token // TILE * n_groups * record
         for g in range(n_groups):
             at, w = x + 4 * GROUP * g, weights + 4 * GROUP * g
             low = load_float32(at) * factor * load_float32(w)
             high = load_float32(at + 64) * factor * load_float32(w + 64)
-            put(low, high, tile + record * g, token % TILE)
+            put_group(p, low, high, activations, n_groups, g, token)
 
     @part
     def normalise_all(thread: int, n_threads: int, p: Any, norm: int, n: int) -> Any:
         """Normalise the tokens; where this thread finds the activations."""
         x, shared = p.sizes[RESIDUAL_AT], p.sizes[ACTIVATIONS_AT]
-        if n == 1:
+        if n == 1 and p.asked[BY_TILES] == 0:
             own = shared + thread * p.sizes[ACTIVATIONS_BYTES]
             normalise(p, x, norm, own, 0)
             return own
@@ -202,7 +234,10 @@ def _step_of(family: str, multiply: Any, put: Any, weight: Any, record: int) -> 
                 cos = s[ROPE_AT] + 8 * s[HEAD_DIM] * row_of[POSITION] + 4 * d
                 sin = cos + 4 * s[HEAD_DIM]
                 x = multiply_add(neighbours(x), load_float32(sin), x * load_float32(cos))
-            if kind == 0:
+            if kind == 0 and p.asked[BY_TILES] != 0:
+                at = row_of[TOKEN_ROW] + head % group
+                put_query(p, kv, at, row_of[TOKEN_TILE], d, x * spread_float32(p.constants[1]))
+            elif kind == 0:
                 at = row_of[TOKEN_ROW] + head % group
                 tile = kv * p.asked[N_TILES] + row_of[TOKEN_TILE] + at // TILE
                 to = s[QUERIES_AT] + 4 * TILE * (tile * s[HEAD_DIM] + d) + 4 * (at % TILE)
@@ -221,22 +256,28 @@ def _step_of(family: str, multiply: Any, put: Any, weight: Any, record: int) -> 
         """Queries, keys and values."""
         matrix = p.matrices[N_OF_LAYER * layer + QKV]
         out = scratch_of(p, thread)
-        first, last = share(thread, n_threads, matrix[N_BLOCKS])
-        for block in range(first, last):
-            product(matrix, block, activations, n, out)
-            place_head(p, layer, ROWS * block, n, out)
+        at_once = _blocks_at_once(p)
+        first, last = share(thread, n_threads, (matrix[N_BLOCKS] + at_once - 1) // at_once)
+        for block in range(at_once * first, min(at_once * last, matrix[N_BLOCKS]), at_once):
+            n_blocks = min(at_once, matrix[N_BLOCKS] - block)
+            product(thread, p, matrix, block, n_blocks, activations, n, out)
+            for i in range(n_blocks):
+                place_head(p, layer, ROWS * (block + i), n, out + ROWS_OUT * i)
 
     @part
     def project_out(thread: int, n_threads: int, p: Any, which: int, n: int, activations: int) -> None:
         """Add a product to the residual stream."""
         matrix = p.matrices[which]
         out, x = scratch_of(p, thread), p.sizes[RESIDUAL_AT]
-        first, last = share(thread, n_threads, matrix[N_BLOCKS])
-        for block in range(first, last):
-            product(matrix, block, activations, n, out)
+        at_once = _blocks_at_once(p)
+        first, last = share(thread, n_threads, (matrix[N_BLOCKS] + at_once - 1) // at_once)
+        for block in range(at_once * first, min(at_once * last, matrix[N_BLOCKS]), at_once):
+            n_blocks = min(at_once, matrix[N_BLOCKS] - block)
+            product(thread, p, matrix, block, n_blocks, activations, n, out)
             for token in range(n):
-                at = x + 4 * p.sizes[D_MODEL] * token + 64 * block
-                store(at, load_float32(at) + load_float32(out + 64 * token))
+                for i in range(n_blocks):
+                    at = x + 4 * p.sizes[D_MODEL] * token + 64 * (block + i)
+                    store(at, load_float32(at) + load_float32(out + 64 * token + ROWS_OUT * i))
 
     @part
     def feed_forward(thread: int, n_threads: int, p: Any, layer: int, n: int, activations: int) -> None:
@@ -245,14 +286,13 @@ def _step_of(family: str, multiply: Any, put: Any, weight: Any, record: int) -> 
         n_units, out = p.sizes[D_FF] // GROUP, scratch_of(p, thread)
         first, last = share(thread, n_threads, n_units)
         for unit in range(first, last):
-            for part in range(4):
-                product(matrix, 4 * unit + part, activations, n, out + 64 * MOST_TOKENS * part)
+            product(thread, p, matrix, 4 * unit, 2, activations, n, out)
+            product(thread, p, matrix, 4 * unit + 2, 2, activations, n, out + 2 * ROWS_OUT)
             for token in range(n):
                 at = out + 64 * token
-                low = _silu(load_float32(at)) * load_float32(at + 128 * MOST_TOKENS)
-                high = _silu(load_float32(at + 64 * MOST_TOKENS)) * load_float32(at + 192 * MOST_TOKENS)
-                tile = p.sizes[HIDDEN_AT] + token // TILE * n_units * record
-                put(low, high, tile + record * unit, token % TILE)
+                low = _silu(load_float32(at)) * load_float32(at + 2 * ROWS_OUT)
+                high = _silu(load_float32(at + ROWS_OUT)) * load_float32(at + 3 * ROWS_OUT)
+                put_group(p, low, high, p.sizes[HIDDEN_AT], n_units, unit, token)
 
     @part
     def gather_heads(thread: int, n_threads: int, p: Any, n: int) -> Any:
@@ -260,14 +300,17 @@ def _step_of(family: str, multiply: Any, put: Any, weight: Any, record: int) -> 
         n_groups = p.sizes[N_HEADS] * p.sizes[HEAD_DIM] // GROUP
         shared = p.sizes[ACTIVATIONS_AT]
         row = heads_of(p, thread)
-        if n == 1:
+        if n == 1 and p.asked[BY_TILES] == 0:
             own = shared + thread * p.sizes[ACTIVATIONS_BYTES]
             merge_heads(p, thread, 0, row)
-            quantise(row, n_groups, own, 0)
+            quantise(p, row, n_groups, own, 0)
             return own
         for token in range(thread, n, n_threads):
-            merge_heads(p, thread, token, row)
-            quantise(row, n_groups, shared, token)
+            if p.asked[BY_TILES] != 0:
+                write_heads(p, token, row)
+            else:
+                merge_heads(p, thread, token, row)
+            quantise(p, row, n_groups, shared, token)
         barrier_after(p.meeting, thread, n_threads, _LOOKS)
         return shared
 
@@ -280,22 +323,28 @@ def _step_of(family: str, multiply: Any, put: Any, weight: Any, record: int) -> 
         s, norm = p.sizes, 2 * p.sizes[N_LAYERS]
         matrix = p.matrices[N_OF_LAYER * s[N_LAYERS]]
         activations, out = s[ACTIVATIONS_AT], scratch_of(p, thread)
-        if n == 1:
+        if n == 1 and p.asked[BY_TILES] == 0:
             activations += thread * s[ACTIVATIONS_BYTES]
             normalise(p, s[RESIDUAL_AT] + 4 * s[D_MODEL] * p.wanted[0], norm, activations, 0)
         else:
             for i in range(thread, n, n_threads):
                 normalise(p, s[RESIDUAL_AT] + 4 * s[D_MODEL] * p.wanted[i], norm, activations, i)
             barrier_after(p.meeting, thread, n_threads, _LOOKS)
-        first, last = share(thread, n_threads, matrix[N_BLOCKS])
-        for block in range(first, last):
-            product(matrix, block, activations, n, out)
-            for i in range(n):
-                store(s[LOGITS_AT] + 4 * s[VOCAB_ROWS] * i + 64 * block, load_float32(out + 64 * i))
+        at_once = _blocks_at_once(p)
+        first, last = share(thread, n_threads, (matrix[N_BLOCKS] + at_once - 1) // at_once)
+        for block in range(at_once * first, min(at_once * last, matrix[N_BLOCKS]), at_once):
+            n_blocks = min(at_once, matrix[N_BLOCKS] - block)
+            product(thread, p, matrix, block, n_blocks, activations, n, out)
+            for token in range(n):
+                for i in range(n_blocks):
+                    to = s[LOGITS_AT] + 4 * s[VOCAB_ROWS] * token + 64 * (block + i)
+                    store(to, load_float32(out + 64 * token + ROWS_OUT * i))
 
     @part
     def whole(thread: int, n_threads: int, p: Any) -> None:
         n = p.asked[N_TOKENS]
+        if p.asked[BY_TILES] != 0:
+            configure_tiles()
         if p.asked[GIVEN] == 0:
             embed(thread, n_threads, p, n)
         barrier_after(p.meeting, thread, n_threads, _LOOKS)
@@ -303,7 +352,10 @@ def _step_of(family: str, multiply: Any, put: Any, weight: Any, record: int) -> 
             activations = normalise_all(thread, n_threads, p, 2 * layer, n)
             project_in(thread, n_threads, p, layer, n, activations)
             barrier_after(p.meeting, thread, n_threads, _LOOKS)
-            attend_all(thread, n_threads, p, layer)
+            if p.asked[BY_TILES] != 0:
+                attend_prompts(thread, n_threads, p, layer)
+            else:
+                attend_all(thread, n_threads, p, layer)
             barrier_after(p.meeting, thread, n_threads, _LOOKS)
             activations = gather_heads(thread, n_threads, p, n)
             project_out(thread, n_threads, p, N_OF_LAYER * layer + OUTPUT, n, activations)
@@ -316,6 +368,8 @@ def _step_of(family: str, multiply: Any, put: Any, weight: Any, record: int) -> 
             if p.taps[layer] != 0:
                 _keep_stream(thread, n_threads, p, layer, n)
         finish(thread, n_threads, p)
+        if p.asked[BY_TILES] != 0:
+            release_tiles()
         barrier_after(p.meeting, thread, n_threads, _LOOKS)
 
     return whole

@@ -52,7 +52,7 @@ class EngineDecoder:
         segments = []
         for prompt in places:
             cache, known = self._known(prompt)
-            segments.append(Segment(cache, prompt[known:], n_logits=1, taps=_taps(layers)))
+            segments.append(Segment(cache, prompt[known:], n_logits=1, taps=_taps(layers), is_prompt=True))
         logits = np.concatenate(self.engine.step_all(segments))
         rows = [places[tuple(prompt)] for prompt in prompts]
         caches = [
@@ -69,7 +69,7 @@ class EngineDecoder:
         """Logits of what follows each token of one text."""
         cache = self.engine.new_cache()
         for start in range(0, len(ids), MOST_TOKENS):
-            yield self.engine.step(ids[start : start + MOST_TOKENS], cache)
+            yield self.engine.read(ids[start : start + MOST_TOKENS], cache)
 
     def _known(self, prompt: Sequence[int]) -> tuple[SequenceCache, int]:
         """A cache of as much of the prompt as is known, but its last token."""

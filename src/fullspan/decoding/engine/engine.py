@@ -9,17 +9,19 @@ import contextlib
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from fullspan.core.device import usable_cores
 from fullspan.core.errors import ConfigError, DataError
+from fullspan.core.simd_tiles import may_use_tiles
 from fullspan.core.standing import StandingCrew
 from fullspan.core.threads import new_barrier
 from fullspan.decoding.engine import _layout as at
 from fullspan.decoding.engine._context_kernels import Plan, scratch_bytes
 from fullspan.decoding.engine._layout import MOST_TOKENS, PAGE, ROWS, TILE
+from fullspan.decoding.engine._prompt_kernels import prompt_bytes, prompt_summary_bytes
 from fullspan.decoding.engine._step_kernels import step_floats, step_integers
 from fullspan.decoding.engine.cache import PageShape, SequenceCache
 from fullspan.decoding.engine.memory import allocate
@@ -71,6 +73,9 @@ class Segment:
         Gets hidden states of the tokens that are read.
     vectors : ndarray of float32 [n, d_model], optional
         What the layers get instead of the embeddings of `tokens`; for all segments of a step, or none.
+    is_prompt : bool
+        Many tokens that are all known: they are read in bfloat16 by AMX where the CPU has it, which is
+        several times faster and no less exact than steps, but does not give the same last bits.
     """
 
     cache: SequenceCache
@@ -80,6 +85,7 @@ class Segment:
     n_read: int = 0
     taps: Taps | None = None
     vectors: np.ndarray | None = None
+    is_prompt: bool = False
 
     def __len__(self) -> int:
         """Tokens that are read."""
@@ -94,8 +100,8 @@ class Segment:
 class Engine:
     """Runs a packed model on the CPU.
 
-    The logits of a token are the same to the last bit whatever else a step does, however a prompt is cut into
-    steps, and whatever the number of threads is.
+    The logits of a token are the same to the last bit whatever else a step does, however tokens are cut into
+    steps, and whatever the number of threads is; those of a prompt are, whatever it is read beside or in.
 
     Parameters
     ----------
@@ -126,6 +132,7 @@ class Engine:
         self._lock = threading.Lock()
         self._plan = self._new_plan()
         self._kept: dict[int, np.ndarray] = {}  # what the plan has the addresses of
+        self._by_tiles = may_use_tiles() and all(slot.kind != at.F32 for slot in model.matrices)
         self._give_memory()
         kernel = step_integers if model.is_integer else step_floats
         with _announcing_compiler():
@@ -157,6 +164,10 @@ class Engine:
             If the context has no room for the tokens, or one is outside of the vocabulary.
         """
         return self.step_all([Segment(cache, tokens, parents, n_logits)])[0]
+
+    def read(self, tokens: Sequence[int], cache: SequenceCache, *, n_logits: int | None = None) -> np.ndarray:
+        """As `step`, of a prompt: see `Segment.is_prompt`."""
+        return self.step_all([Segment(cache, tokens, None, n_logits, is_prompt=True)])[0]
 
     def step_all(self, segments: Sequence[Segment]) -> list[np.ndarray]:
         """A step over tokens of several sequences, each with its own cache; logits [n, V] for each.
@@ -203,46 +214,20 @@ class Engine:
             )
 
     def _run_all(self, segments: Sequence[Segment]) -> list[np.ndarray]:
-        """Cut the segments into steps of at most 64 tokens."""
+        """Cut the segments into steps."""
         found: list[list[np.ndarray]] = [[] for _ in segments]
-        waiting: list[tuple[int, Segment]] = []
-        room = MOST_TOKENS
-
-        def flush() -> None:
-            nonlocal room
-            if waiting:
-                for (index, _), logits in zip(waiting, self._run([s for _, s in waiting]), strict=True):
-                    found[index].append(logits)
-                waiting.clear()
-            room = MOST_TOKENS
-
-        for index, segment in enumerate(segments):
-            if segment.parents is not None:
-                if len(segment) > room:
-                    flush()
-                waiting.append((index, segment))
-                room -= len(segment)
-                continue
-            n, begin = len(segment.tokens), 0
-            while begin < n:
-                end = min(n, begin + room)
-                wanted = max(0, segment.n_wanted - (n - end))
-                vectors = None if segment.vectors is None else segment.vectors[begin:end]
-                part = Segment(
-                    segment.cache, segment.tokens[begin:end], None, wanted, 0, segment.taps, vectors
-                )
-                waiting.append((index, part))
-                room -= end - begin
-                begin = end
-                if room == 0:
-                    flush()
-        flush()
+        for by_tiles in (False, True):
+            chosen = [i for i, s in enumerate(segments) if (s.is_prompt and self._by_tiles) == by_tiles]
+            for parts in _steps([(i, segments[i]) for i in chosen], at.CHUNK if by_tiles else MOST_TOKENS):
+                logits = self._run([part for _, part in parts], by_tiles)
+                for (index, _), rows in zip(parts, logits, strict=True):
+                    found[index].append(rows)
         return [parts[0] if len(parts) == 1 else np.concatenate(parts) for parts in found]
 
-    def _run(self, segments: Sequence[Segment]) -> list[np.ndarray]:
+    def _run(self, segments: Sequence[Segment], by_tiles: bool) -> list[np.ndarray]:
         """One step."""
         plan, n, n_wanted = self._plan, 0, 0
-        tiles = _Tiles(plan.tiles, self._group)
+        tiles = _Tiles(plan.tiles, self._group, at.TILE_TOKENS if by_tiles else TILE)
         for number, segment in enumerate(segments):
             cache, tokens = segment.cache, segment.tokens
             cache.reserve(len(tokens))
@@ -261,7 +246,7 @@ class Engine:
             plan.wanted[n_wanted : n_wanted + segment.n_wanted] = range(n - segment.n_wanted, n)
             n_wanted += segment.n_wanted
         plan.asked[at.N_TOKENS], plan.asked[at.N_WANTED] = n, n_wanted
-        plan.asked[at.N_TILES] = tiles.close()
+        plan.asked[at.N_TILES], plan.asked[at.BY_TILES] = tiles.close(), by_tiles
         self._reach(int(plan.tokens[:n, at.POSITION].max()) + 1)
         self._give_and_tap(segments)
         self._crew.run()
@@ -313,14 +298,17 @@ class Engine:
             config.d_model,
         )
         sizes[at.D_FF], sizes[at.VOCAB_ROWS] = d_ff, padded(config.vocab_size, ROWS)
-        most_tiles = MOST_TOKENS * -(-self._group // TILE)
+        # Each token of a tree may begin a tile; those of a prompt do where its sequence or span changes.
+        of_trees = MOST_TOKENS * -(-self._group // TILE)
+        of_prompts = -(-at.CHUNK * self._group // TILE) + MOST_TOKENS + at.CHUNK // PAGE
+        most_tiles = max(of_trees, of_prompts)
         return Plan(
             sizes=sizes,
             matrices=model.table(),
             constants=np.array([config.rms_norm_eps, config.head_dim**-0.5], np.float32),
             asked=np.zeros(at.N_ORDERS, np.int64),
             meeting=new_barrier(self.n_threads),
-            tokens=np.zeros((MOST_TOKENS, at.N_OF_TOKEN), np.int64),
+            tokens=np.zeros((at.CHUNK, at.N_OF_TOKEN), np.int64),
             paths=np.zeros((MOST_TOKENS, MOST_TOKENS), np.int64),
             tiles=np.zeros((most_tiles, at.N_OF_TILE), np.int64),
             wanted=np.zeros(MOST_TOKENS, np.int64),
@@ -333,19 +321,26 @@ class Engine:
         sizes, plan = self._plan.sizes, self._plan
         record = at.INTEGER_RECORD if self._model.is_integer else at.FLOAT_RECORD
         heads = self.config.n_heads * self._head_dim
-        tiles = MOST_TOKENS // TILE
-        activations = padded(max(int(sizes[at.D_MODEL]), heads)) // at.GROUP * record * tiles
+        most_groups = padded(max(int(sizes[at.D_MODEL]), heads)) // at.GROUP
+        d_ff_groups = int(sizes[at.D_FF]) // at.GROUP
+        # Of a group of all tokens, in a step and in a chunk of a prompt.
+        step_bytes, chunk_bytes = record * (MOST_TOKENS // TILE), at.TILE_BYTES * (at.CHUNK // at.TILE_TOKENS)
+        activations = most_groups * step_bytes
         chunks = len(plan.tiles) * self.config.n_kv_heads
         sizes[at.ACTIVATIONS_BYTES] = activations
         sizes[at.SCRATCH_BYTES] = scratch_bytes(self._head_dim, self.config.n_heads)
-        summary = 8 * TILE + 4 * TILE * self._head_dim
+        sizes[at.PANEL_BYTES] = 2 * at.TILE_BYTES * max(most_groups, d_ff_groups)
+        sizes[at.PROMPT_BYTES] = prompt_bytes(self._head_dim)
+        summaries = at.MOST_SPANS * (8 * TILE + 4 * TILE * self._head_dim)
         for place, n_bytes in {
-            at.RESIDUAL_AT: 4 * MOST_TOKENS * int(sizes[at.D_MODEL]),
-            at.ACTIVATIONS_AT: activations * self.n_threads,
-            at.HIDDEN_AT: int(sizes[at.D_FF]) // at.GROUP * record * tiles,
+            at.RESIDUAL_AT: 4 * at.CHUNK * int(sizes[at.D_MODEL]),
+            at.ACTIVATIONS_AT: max(activations * self.n_threads, most_groups * chunk_bytes),
+            at.HIDDEN_AT: d_ff_groups * max(step_bytes, chunk_bytes),
             at.QUERIES_AT: 4 * TILE * self._head_dim * chunks,
-            at.PARTIALS_AT: summary * chunks * at.MOST_SPANS,
+            at.PARTIALS_AT: chunks * max(summaries, prompt_summary_bytes(self._head_dim)),
             at.SCRATCH_AT: int(sizes[at.SCRATCH_BYTES]) * self.n_threads,
+            at.PROMPT_AT: int(sizes[at.PROMPT_BYTES]) * self.n_threads,
+            at.PANEL_AT: int(sizes[at.PANEL_BYTES]) * self.n_threads,
             at.LOGITS_AT: 4 * MOST_TOKENS * int(sizes[at.VOCAB_ROWS]),
             at.TAPS_AT: 4 * MOST_TOKENS * int(sizes[at.D_MODEL]) * self.config.n_layers,
         }.items():
@@ -387,24 +382,57 @@ def _announcing_compiler() -> Iterator[None]:
         timer.cancel()
 
 
-class _Tiles:
-    """Puts the query rows of tokens into tiles of 8 that can share what they read of a cache."""
+def _steps(segments: Sequence[tuple[int, Segment]], most_tokens: int) -> Iterator[list[tuple[int, Segment]]]:
+    """Segments with their numbers, cut and put together to steps. Trees are not cut.
 
-    def __init__(self, table: np.ndarray, group: int) -> None:
-        self._table, self._group = table, group
-        self._tile, self._row = -1, TILE
+    A step has at most 64 sequences, and at most 64 tokens whose logits, or hidden states, are wanted.
+    """
+    if any(segment.taps is not None for _, segment in segments):
+        most_tokens = MOST_TOKENS
+    step: list[tuple[int, Segment]] = []
+    room, wanted_room = most_tokens, MOST_TOKENS
+    for index, segment in segments:
+        if segment.parents is not None:
+            if room < len(segment) or wanted_room < segment.n_wanted or len(step) == MOST_TOKENS:
+                yield step
+                step, room, wanted_room = [], most_tokens, MOST_TOKENS
+            step.append((index, segment))
+            room, wanted_room = room - len(segment), wanted_room - segment.n_wanted
+            continue
+        n, begin = len(segment.tokens), 0
+        first_wanted = n - segment.n_wanted
+        while begin < n:
+            if room == 0 or wanted_room == 0 or len(step) == MOST_TOKENS:
+                yield step
+                step, room, wanted_room = [], most_tokens, MOST_TOKENS
+            end = min(n, begin + room, max(first_wanted, begin) + wanted_room)
+            wanted = max(0, end - max(first_wanted, begin))
+            vectors = None if segment.vectors is None else segment.vectors[begin:end]
+            part = replace(segment, tokens=segment.tokens[begin:end], n_logits=wanted, vectors=vectors)
+            step.append((index, part))
+            room, wanted_room, begin = room - len(part), wanted_room - wanted, end
+    if step:
+        yield step
+
+
+class _Tiles:
+    """Puts the query rows of tokens into tiles of so many that can share what they read of a cache."""
+
+    def __init__(self, table: np.ndarray, group: int, n_rows: int) -> None:
+        self._table, self._group, self._n_rows = table, group, n_rows
+        self._tile, self._row = -1, n_rows
         self._key: tuple[int, int, int] | None = None
 
     def add(self, token: int, sequence: int, limit: int, linear: bool) -> tuple[int, int]:
         """The tile and the row in it where a token's heads begin; it sees `limit` positions."""
         span = _span(limit)
         key = (sequence, span, -1 if linear else token)
-        if key != self._key or self._row == TILE:
+        if key != self._key or self._row == self._n_rows:
             self._begin(token, span)
             self._key = key
         begin = self._tile, self._row
         for _ in range(self._group):
-            if self._row == TILE:
+            if self._row == self._n_rows:
                 self._begin(token, span)
             tile = self._table[self._tile]
             tile[at.TILE_LIMIT] = tile[at.TILE_LIMITS + self._row] = limit
