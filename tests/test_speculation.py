@@ -229,7 +229,11 @@ def exact(model: LanguageModel, prompt: str, options: GenerationOptions) -> dict
         if len(path) == options.max_tokens or sampler.finished:
             found[path] = weight
             return
-        p = sampler.distribution(engine.step([*ids, *path], engine.new_cache(), n_logits=1)[0])
+        cache = engine.new_cache()
+        logits = engine.read(ids, cache, n_logits=1)
+        if path:
+            logits = engine.step(path, cache, n_logits=1)
+        p = sampler.distribution(logits[0])
         for token in np.flatnonzero(p).tolist():
             sampler.accept(token)
             go((*path, token), weight * p[token])
@@ -288,8 +292,8 @@ def contents(cache: SequenceCache, head_dim: int) -> NDArray[np.uint16]:
     return np.concatenate(found)[: cache.length]
 
 
-def test_the_cache_is_a_fresh_prefills(target: LanguageModel) -> None:
-    """After trees, refusals and rollbacks over the border of a page."""
+def test_the_cache_is_a_fresh_ones(target: LanguageModel) -> None:
+    """After trees, refusals and rollbacks over the border of a page: the prompt read, the answer in steps."""
     decoder = target.decoder
     assert isinstance(decoder, EngineDecoder)
     plain = target.generate(PROMPTS[1], max_tokens=70)
@@ -299,7 +303,9 @@ def test_the_cache_is_a_fresh_prefills(target: LanguageModel) -> None:
     assert ids == oracle.texts[0][: cache.length]
     assert cache.length == len(oracle.texts[0]) - 1 > PAGE
     fresh = decoder.engine.new_cache()
-    decoder.engine.step(ids, fresh)
+    n_prompt = len(target.prompt_ids(PROMPTS[1]))
+    decoder.engine.read(ids[:n_prompt], fresh)
+    decoder.engine.step(ids[n_prompt:], fresh)
     np.testing.assert_array_equal(contents(cache, 32), contents(fresh, 32))
 
 

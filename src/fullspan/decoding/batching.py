@@ -18,7 +18,7 @@ import numpy as np
 import psutil
 
 from fullspan.core.errors import ConfigError, DataError
-from fullspan.decoding.engine._layout import MOST_TOKENS, PAGE
+from fullspan.decoding.engine._layout import CHUNK, MOST_TOKENS, PAGE
 from fullspan.decoding.engine.cache import SequenceCache
 from fullspan.decoding.engine.engine import Engine, Segment
 from fullspan.decoding.generation import check_length
@@ -244,7 +244,8 @@ class Scheduler:
             part = reading.request.prompt[cache.length : cache.length + room]
             room -= len(part)
             readings.append(reading)
-            segments.append(Segment(cache, part, n_logits=1 if len(part) == reading.n_left else 0))
+            wanted = 1 if len(part) == reading.n_left else 0
+            segments.append(Segment(cache, part, n_logits=wanted, is_prompt=True))
         self._turn += 1
         started = time.perf_counter()
         try:
@@ -282,9 +283,9 @@ class Scheduler:
 
     def _room(self, n_growing: int) -> int:
         """Tokens of prompts that this step may read."""
-        most = MOST_TOKENS - n_growing % MOST_TOKENS
         if not n_growing:
-            return most
+            return CHUNK
+        most = MOST_TOKENS - n_growing % MOST_TOKENS
         affordable = self.limits.step_ms / 1000 / self._token_seconds if self._token_seconds else 16
         return min(most, max(_LEAST_CHUNK, int(affordable) - n_growing))
 

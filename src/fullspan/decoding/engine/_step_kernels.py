@@ -62,6 +62,7 @@ from fullspan.decoding.engine._layout import (
     INTEGER_RECORD,
     KIND,
     LOGITS_AT,
+    MOST_TOKENS,
     N_BLOCKS,
     N_GROUPS,
     N_HEADS,

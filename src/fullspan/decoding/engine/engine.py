@@ -347,8 +347,8 @@ class Engine:
             self._keep(place, allocate(n_bytes))
         self._keep(at.NORMS_AT, np.ascontiguousarray(self._model.norms))
         self._logits, self._residual = (
-            self._kept[place].view(np.float32).reshape(MOST_TOKENS, -1)
-            for place in (at.LOGITS_AT, at.RESIDUAL_AT)
+            self._kept[place].view(np.float32).reshape(-1, int(sizes[width]))
+            for place, width in ((at.LOGITS_AT, at.VOCAB_ROWS), (at.RESIDUAL_AT, at.D_MODEL))
         )
         shape = self.config.n_layers, MOST_TOKENS, -1
         self._tapped = self._kept[at.TAPS_AT].view(np.float32).reshape(shape)
