@@ -69,7 +69,7 @@ def run_fullspan() -> None:
 
         figures["decode"] = ANSWER / seconds(answer)
         cache = engine.new_cache()
-        engine.step(ids(PROMPT), cache, n_logits=1)
+        engine.read(ids(PROMPT), cache, n_logits=1)
         for n in STEPS:
             times = []
             for _ in range(REPEATS):
@@ -77,13 +77,13 @@ def run_fullspan() -> None:
                 cache.truncate(PROMPT)
             figures[f"step_{n}_ms"] = statistics.median(times) * 1e3
         empty = engine.new_cache()
-        figures["prefill"] = LONG / seconds(lambda: engine.step(ids(LONG), empty, n_logits=1))
+        figures["prefill"] = LONG / seconds(lambda: engine.read(ids(LONG), empty, n_logits=1))
         caches = [cache.copy() for _ in range(SEQUENCES)]
         together = [Segment(each, [5]) for each in caches]
         times = [seconds(lambda: engine.step_all(together)) for _ in range(REPEATS)]
         figures["eight_streams"] = SEQUENCES / statistics.median(times)
         far = engine.new_cache()
-        engine.step(ids(FAR), far, n_logits=1)
+        engine.read(ids(FAR), far, n_logits=1)
         times = [seconds(lambda: engine.step([5], far)) for _ in range(4 * REPEATS)]
         figures["decode_at_4096"] = 1 / statistics.median(times)
         return figures
