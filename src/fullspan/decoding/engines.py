@@ -13,5 +13,6 @@ ENGINE_HELP = (
 WEIGHTS_HELP = "kind of the cpu engine's weights; by default those of the file, or q8"
 SPECULATE_HELP = (
     "draft several tokens a step, which never changes what is likely: ngram copies from the prompt and the "
-    "answer; a datastore's file copies from its texts; a smaller model of the same vocabulary runs ahead"
+    "answer; a datastore's file copies from its texts; a smaller model of the same vocabulary runs ahead; "
+    "early-exit:N asks the model's own first N layers; auto is what `fullspan bench decode --tune` chose"
 )

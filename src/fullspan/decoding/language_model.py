@@ -20,8 +20,10 @@ from fullspan.text.examples import Message
 from fullspan.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
+    from fullspan.decoding.engine.decoder import EngineDecoder
     from fullspan.decoding.speculation.choice import Speculate
     from fullspan.decoding.speculation.drafters import Drafter
+    from fullspan.decoding.speculation.tuned import Source
     from fullspan.models.llama import Llama, LlamaConfig
 
 # One turn of a conversation: a mapping has "role" and "content".
@@ -46,6 +48,8 @@ class LanguageModel:
     tokenizer : Tokenizer
     name : str
         What it is called in messages and reports.
+    source : Source, optional
+        What it was loaded from; choices of `fullspan bench decode --tune` are kept there.
 
     Attributes
     ----------
@@ -59,11 +63,13 @@ class LanguageModel:
     ' Paris.'
     """
 
-    def __init__(self, model: Llama | Decoder, tokenizer: Tokenizer, name: str) -> None:
+    def __init__(
+        self, model: Llama | Decoder, tokenizer: Tokenizer, name: str, source: Source | None = None
+    ) -> None:
         self.decoder = decoder_of(model)
         self.tokenizer = tokenizer
-        self.name = name
-        self._last_drafter: tuple[Speculate, Drafter] | None = None
+        self.name, self.source = name, source
+        self._last_drafter: tuple[Speculate, Drafter | None] | None = None
 
     @property
     def model(self) -> Llama:
@@ -263,29 +269,36 @@ class LanguageModel:
         speculate: Speculate | None,
         n_logprobs: int | None = None,
     ) -> Iterator[tuple[Answer, str]]:
-        if speculate is None:
+        drafter = None if speculate is None else self.drafter(speculate)
+        if drafter is None:
             return generate(self.decoder, answers, options, end_ids=self.end_ids, n_logprobs=n_logprobs)
-        from fullspan.decoding.engine.decoder import EngineDecoder
         from fullspan.decoding.speculation.loop import speculate as generate_ahead
+
+        return generate_ahead(
+            self._engine_decoder, answers, options, drafter, end_ids=self.end_ids, n_logprobs=n_logprobs
+        )
+
+    @property
+    def _engine_decoder(self) -> EngineDecoder:
+        from fullspan.decoding.engine.decoder import EngineDecoder
 
         if not isinstance(self.decoder, EngineDecoder):
             raise ConfigError(
                 f"{self.name} runs on torch, and speculation needs the CPU engine",
                 "load it with engine='cpu'",
             )
-        drafter = self.drafter(speculate)
-        return generate_ahead(
-            self.decoder, answers, options, drafter, end_ids=self.end_ids, n_logprobs=n_logprobs
-        )
+        return self.decoder
 
-    def drafter(self, speculate: Speculate) -> Drafter:
-        """What `speculate` means, checked; kept, as loading and checking may take seconds."""
-        from fullspan.decoding.speculation.choice import drafter_of
+    def drafter(self, speculate: Speculate) -> Drafter | None:
+        """What `speculate` means, checked, None for plain decoding; kept, as loading it may take seconds."""
+        from fullspan.decoding.speculation.choice import drafter_for
         from fullspan.decoding.speculation.drafters import Target
 
+        engine = self._engine_decoder.engine
         if self._last_drafter is None or self._last_drafter[0] != speculate:
-            drafter = drafter_of(speculate)
-            drafter.check(Target(self.name, self.tokenizer, self.config.vocab_size))
+            drafter = drafter_for(speculate, self.source)
+            if drafter is not None:
+                drafter.check(Target(self.name, self.tokenizer, self.config.vocab_size, engine))
             self._last_drafter = speculate, drafter
         return self._last_drafter[1]
 

@@ -17,6 +17,7 @@ from fullspan.core.device import default_device, default_device_type, default_dt
 from fullspan.core.errors import ConfigError
 from fullspan.decoding.engines import EngineName, Weights
 from fullspan.decoding.language_model import LanguageModel
+from fullspan.decoding.speculation.tuned import Source
 from fullspan.models.formats import is_gguf
 from fullspan.models.tokenizers import load_tokenizer
 
@@ -104,7 +105,8 @@ def load(
 
             where = torch.device(device) if device is not None else default_device()
             decoder = load_torch(dtype or default_dtype(where))
-        return LanguageModel(decoder, tokenizer.result(), base if adapter is None else f"{base} + {adapter}")
+        name = base if adapter is None else f"{base} + {adapter}"
+        return LanguageModel(decoder, tokenizer.result(), name, Source(path, adapter, weights))
 
 
 def _device_type(device: torch.device | str | None) -> str:

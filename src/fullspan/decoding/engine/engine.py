@@ -144,6 +144,11 @@ class Engine:
         """Memory that a cache takes for a token."""
         return self._shape.n_bytes // PAGE
 
+    @property
+    def packed(self) -> PackedModel:
+        """The model that it runs."""
+        return self._model
+
     def new_cache(self) -> SequenceCache:
         """An empty cache."""
         return SequenceCache(self._shape)

@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from fullspan.core.errors import CheckpointError
+from fullspan.core.errors import CheckpointError, ConfigError
 from fullspan.decoding.speculation.datastore import Datastore
 from fullspan.decoding.speculation.draft_model import ModelDrafter
 from fullspan.decoding.speculation.drafters import Drafter
+from fullspan.decoding.speculation.early_exit import EarlyExitDrafter
 from fullspan.decoding.speculation.ngram import NGramDrafter
+from fullspan.decoding.speculation.pace import TYPICAL, StepCosts
 from fullspan.decoding.speculation.retrieval import RetrievalDrafter
+from fullspan.decoding.speculation.tuned import Source, load_tuned
 
 if TYPE_CHECKING:
     from fullspan.decoding.language_model import LanguageModel
@@ -18,13 +21,40 @@ if TYPE_CHECKING:
     Speculate: TypeAlias = str | Path | LanguageModel | Datastore | Drafter
 
 
-def drafter_of(speculate: Speculate) -> Drafter:
+_EARLY_EXIT = "early-exit:"
+
+
+def drafter_for(speculate: Speculate, source: Source | None) -> Drafter | None:
+    """As `drafter_of`, where "auto" is what `fullspan bench decode --tune` chose; None is plain decoding.
+
+    Where nothing was chosen for the model on this machine, "auto" is "ngram", which costs next to nothing.
+
+    Parameters
+    ----------
+    speculate : str, Path, LanguageModel, Datastore or Drafter
+    source : Source or None
+        What the target was loaded from, if it was.
+    """
+    if speculate != "auto":
+        return drafter_of(speculate)
+    tuned = None if source is None else load_tuned(source)
+    if tuned is None:
+        return NGramDrafter()
+    if tuned.speculate is None:
+        return None
+    return drafter_of(tuned.speculate, StepCosts.between(tuned.times))
+
+
+def drafter_of(speculate: Speculate, costs: StepCosts = TYPICAL) -> Drafter:
     """The drafter that is meant.
 
     Parameters
     ----------
     speculate : str, Path, LanguageModel, Datastore or Drafter
-        "ngram", the file of a datastore, the name or path of a smaller model, or one of these things itself.
+        "ngram", "early-exit:N" for the model's own first N layers, the file of a datastore, the name or path
+        of a smaller model, or one of these things itself.
+    costs : StepCosts
+        Of the target's steps, for drafters that weigh them.
 
     Raises
     ------
@@ -35,15 +65,24 @@ def drafter_of(speculate: Speculate) -> Drafter:
     from fullspan.decoding.loading import load
 
     if speculate == "ngram":
-        return NGramDrafter()
+        return NGramDrafter(costs=costs)
+    if isinstance(speculate, str) and speculate.startswith(_EARLY_EXIT):
+        return _early_exit(speculate)
     if isinstance(speculate, str | Path):
         if Datastore.is_at(speculate):
-            return RetrievalDrafter(Datastore.load(speculate))
+            return RetrievalDrafter(Datastore.load(speculate), costs=costs)
         try:
             return ModelDrafter(load(speculate, engine="cpu"))
         except CheckpointError as error:
-            meant = "speculate takes ngram, the file of a datastore, or a smaller model"
+            meant = "speculate takes auto, ngram, early-exit:N, the file of a datastore, or a smaller model"
             raise CheckpointError(f"speculate: {error.message}", meant) from None
     if isinstance(speculate, Datastore):
-        return RetrievalDrafter(speculate)
+        return RetrievalDrafter(speculate, costs=costs)
     return ModelDrafter(speculate) if isinstance(speculate, LanguageModel) else speculate
+
+
+def _early_exit(speculate: str) -> EarlyExitDrafter:
+    n_layers = speculate.removeprefix(_EARLY_EXIT)
+    if not n_layers.isdecimal():
+        raise ConfigError(f"speculate: {speculate!r} names no number of layers", "write early-exit:8")
+    return EarlyExitDrafter(int(n_layers))

@@ -43,11 +43,7 @@ class ModelDrafter:
     def __init__(self, model: LanguageModel, widths: Sequence[int] = (1, 1, 1)) -> None:
         if not isinstance(model.decoder, EngineDecoder):
             raise ConfigError(f"the draft model {model.name} runs on torch", "load it with engine='cpu'")
-        size = int(np.cumprod(widths).sum()) if len(widths) and min(widths) >= 1 else 0
-        if not 1 <= size <= MOST_PROPOSALS:
-            raise ConfigError(
-                f"a tree with widths {tuple(widths)} has {size} proposals, expected 1 to {MOST_PROPOSALS}"
-            )
+        tree_size(widths)
         self.name, self.tokenizer, self.widths = model.name, model.tokenizer, tuple(widths)
         self._engine = model.decoder.engine
 
@@ -64,6 +60,27 @@ class ModelDrafter:
     def begin(self, n_rows: int) -> ModelDrafting:
         """Start on a batch."""
         return ModelDrafting(self._engine, self.widths, n_rows)
+
+
+def tree_size(widths: Sequence[int]) -> int:
+    """Proposals of a tree with so many children of each node, level by level.
+
+    Raises
+    ------
+    ConfigError
+        If it has none, or more than a step can take.
+
+    Examples
+    --------
+    >>> tree_size((3, 2))
+    9
+    """
+    size = int(np.cumprod(widths).sum()) if len(widths) and min(widths) >= 1 else 0
+    if not 1 <= size <= MOST_PROPOSALS:
+        raise ConfigError(
+            f"a tree with widths {tuple(widths)} has {size} proposals, expected 1 to {MOST_PROPOSALS}"
+        )
+    return size
 
 
 @dataclass(eq=False)

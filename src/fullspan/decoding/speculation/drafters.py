@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from fullspan.decoding.engine._layout import MOST_TOKENS
 from fullspan.decoding.sampler import Sampler
 from fullspan.decoding.speculation.tree import Tree
 from fullspan.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from fullspan.decoding.engine.engine import Engine
 
 # Most tokens of a tree besides its root: a step of the engine takes no more.
 MOST_PROPOSALS = MOST_TOKENS - 1
@@ -22,6 +25,7 @@ class Target:
     name: str
     tokenizer: Tokenizer
     vocab_size: int
+    engine: Engine
 
 
 @dataclass(eq=False)
