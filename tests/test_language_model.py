@@ -7,6 +7,7 @@ import json
 import math
 import os
 import pty
+import re
 import select
 import shutil
 import signal
@@ -100,6 +101,42 @@ def test_a_batch_equals_one_by_one_in_every_field_but_time(model):
             assert mine.logprob == pytest.approx(batched.logprob, abs=1e-4)
 
 
+def test_several_samples_of_a_prompt(model):
+    options = {"temperature": 1.0, "max_tokens": 12}
+    three = model.generate("Once", n=3, seed=7, **options)
+    assert len({each.text for each in three}) == 3
+    assert three[0].token_ids == model.generate("Once", seed=7, **options).token_ids
+    assert [each.token_ids for each in model.generate("Once", n=2, seed=7, **options)] == [
+        each.token_ids for each in three[:2]
+    ]
+    # Beside other prompts each sample is the same: the second prompt draws from the next seed.
+    flat = model.generate(["A much longer prompt", "Once"], n=3, seed=6, **options)
+    assert [each.token_ids for each in flat[3:]] == [each.token_ids for each in three]
+    assert len(model.chat("Hi", n=1, max_tokens=2)) == 1
+
+
+def test_biases_and_penalties(model):
+    said = model.generate("Once", max_tokens=6, logit_bias={"e": 100}).text
+    assert said == "eeeeee"
+    [token] = model.tokenizer.encode("e")
+    assert model.generate("Once", max_tokens=6, logit_bias={token: 100}).text == said
+    # A penalty of 2 each time wears a bias of 4 down: two of one, then one of the other at a time.
+    worn = model.generate("Once", max_tokens=9, logit_bias={"e": 100, "f": 96}, frequency_penalty=2.0)
+    free = model.generate("Once", max_tokens=9, logit_bias={"e": 100, "f": 96})
+    assert set(free.text) == {"e"} and set(worn.text) == {"e", "f"}
+
+
+def test_logprobs_have_the_text_of_tokens(model):
+    answer = model.generate("Hello", max_tokens=4, logprobs=3, temperature=1.0, seed=1)
+    for each in answer.logprobs:
+        assert each.text == model.tokenizer.decode([each.token_id], skip_special_tokens=False)
+        assert len(each.top) == 3
+        assert all(
+            top.text == model.tokenizer.decode([top.token_id], skip_special_tokens=False) for top in each.top
+        )
+    assert model.tokenizer.token_text(model.tokenizer.eos_ids[0]) == "<|im_end|>"
+
+
 def test_seeds(model):
     def sample(seed: int | None) -> str:
         return model.generate("Once", temperature=1.0, max_tokens=20, seed=seed).text
@@ -134,6 +171,22 @@ def test_stream_joins_to_the_text_and_keeps_the_result(model):
     first = next(iter(stopped))
     assert first and whole.text.startswith(stopped.result.text)
     assert len(stopped.result.token_ids) < 30
+
+
+def test_constraints_and_samples_at_the_command_line(run, tiny_chat_model, tmp_path):
+    file = tmp_path / "digits.lark"
+    file.write_text("start: /[0-9]{3}/")
+    words = ["generate", tiny_chat_model, "Hello", "--temperature", "1"]
+    assert re.fullmatch(r"\d{3}\n---\n\d{3}\n", run(*words, "--grammar", file, "--n", "2"))
+    assert run(*words, "--regex", "yes") == "yes\n"
+    schema = tmp_path / "schema.json"
+    schema.write_text('{"enum": [7]}')
+    assert run(*words, "--json-schema", schema) == "7\n"
+    lines = run(*words, "--json-schema", '{"enum": ["a"]}', "--n", "2", "--format", "json").splitlines()
+    assert [json.loads(line)["text"] for line in lines] == ['"a"', '"a"']
+    biased = ["--logit-bias", "e=100", "--logit-bias", "66=-100", "--max-tokens", "2"]
+    assert run(*words, *biased) == "ee\n"
+    assert run("chat", tiny_chat_model, "--message", "Hi", "--regex", "no|yes") in ("no\n", "yes\n")
 
 
 def test_end_tokens_and_stop_strings_end_an_answer(model):
