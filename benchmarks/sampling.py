@@ -15,7 +15,7 @@ import torch
 
 from benchmarks.interleave import write_results
 from fullspan.core.device import set_threads
-from fullspan.decoding.language_model import load
+from fullspan.decoding.loading import load
 from fullspan.decoding.options import GenerationOptions
 from fullspan.decoding.sampler import Sampler, row_generator
 
@@ -24,7 +24,7 @@ TEXT = (
     "A k-d tree is a binary tree in which every node is a point in k dimensions. Each node that is no leaf "
     'cuts the space in two, and what lies on the left side of it is found in the left subtree. {"a": 1}'
 )
-ROUNDS = 9
+ROUNDS = 5
 CASES: dict[str, dict[str, Any]] = {
     "greedy": {},
     "temperature": {"temperature": 0.8},
@@ -68,7 +68,7 @@ def main() -> None:
 
 def _ours(model: Any, logits: np.ndarray, ids: list[int], options: GenerationOptions) -> Callable[[], None]:
     """Choosing and accepting a token at each place; a constraint is met by the tokens of a JSON text."""
-    [answer] = model._answers([ids], options, 1)
+    [answer] = model.new_answers([ids], options, 1)
     accepted = model.tokenizer.encode('{"name": "Ada", "born": 1815, "languages": ["English", "French"]}')
 
     def run() -> None:

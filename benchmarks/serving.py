@@ -47,7 +47,6 @@ def request(prompt: str, n_tokens: int) -> bytes:
             "max_tokens": n_tokens,
             "temperature": 0,
             "stream": True,
-            "logprobs": 0,  # an event a token, also where a token is half a character
             "logit_bias": {"0": -100, "2": -100},
         }
     )
