@@ -230,8 +230,12 @@ def test_command_line_option_out_of_range(tiny_chat_model, fails):
     assert "--logit-bias: should be TOKEN=BIAS" in fails(
         "generate", str(tiny_chat_model), "Hello", "--logit-bias", "a"
     )
-    assert "regex: unclosed group" in fails("chat", str(tiny_chat_model), "--regex", "(a")
-    assert "json_schema is not JSON" in fails("generate", str(tiny_chat_model), "Hello", "--json-schema", "{")
+    # As the user typed them, also where the error comes from deep inside.
+    assert "--regex: unclosed group" in fails("chat", str(tiny_chat_model), "--regex", "(a")
+    generate = ("generate", str(tiny_chat_model), "Hello")
+    assert "--json-schema is not JSON" in fails(*generate, "--json-schema", "{")
+    assert "--json-schema and --regex are given" in fails(*generate, "--json-schema", "{}", "--regex", "a")
+    assert "--logit-bias: the token id 99999" in fails(*generate, "--logit-bias", "99999=1")
     assert "shown in JSON only" in fails("generate", str(tiny_chat_model), "Hello", "--logprobs", "1")
 
 

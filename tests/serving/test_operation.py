@@ -22,6 +22,7 @@ import pytest
 from openai import OpenAI
 
 import fullspan
+from fullspan.cli import generate, serve
 from fullspan.core.errors import CheckpointError, ConfigError
 from fullspan.serving.server import raise_file_limit
 from fullspan.serving.service import Service
@@ -144,6 +145,16 @@ def test_keys_are_needed_where_others_can_reach(tmp_path: Path, monkeypatch: pyt
     known = ["key-of-the-first-team", "key-of-the-environment"]
     assert all(map(keys.allow, known)) and not any(map(keys.allow, [None, "", "key-of-the-first-tea"]))
     assert not any(key in repr(vars(keys)) for key in known)
+
+
+def test_a_drafter_that_is_not_there_is_refused_before_the_model_loads(
+    tiny_chat_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fullspan.decoding.loading.load", lambda *_, **__: pytest.fail("loads"))
+    config = {"model": str(tiny_chat_model), "speculate": "nothing-there"}
+    for command, made in ((serve.command, serve.ServeConfig), (generate.command, generate.GenerateConfig)):
+        with pytest.raises(CheckpointError, match="speculate: no model named 'nothing-there'"):
+            command(made.build(config | ({"prompt": "Hi"} if made is generate.GenerateConfig else {})))
 
 
 def test_torch_models_are_refused(served_folder: Path) -> None:

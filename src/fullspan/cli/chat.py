@@ -17,7 +17,14 @@ from fullspan.core.config import Argument, InputPath
 from fullspan.core.errors import DataError, FullspanError, did_you_mean
 from fullspan.core.files import replacing
 from fullspan.decoding.constraints import grammar_of
-from fullspan.decoding.engines import ENGINE_HELP, SPECULATE_HELP, WEIGHTS_HELP, EngineName, Weights
+from fullspan.decoding.engines import (
+    ENGINE_HELP,
+    SPECULATE_HELP,
+    WEIGHTS_HELP,
+    EngineName,
+    Weights,
+    check_speculate,
+)
 from fullspan.decoding.options import GenerationOptions
 
 if TYPE_CHECKING:
@@ -51,9 +58,10 @@ def command(config: ChatConfig) -> None:
     Without --message, what is typed goes to the model line by line; /help lists the commands. When
     standard input is a file or a pipe, each line of it is a turn.
     """
-    # These two say what is wrong before anything large is imported.
+    # These say what is wrong before anything large is imported.
     find_model(config.model)
     grammar_of(config)
+    check_speculate(config.speculate)
     from fullspan.decoding.loading import load
 
     model = load(config.model, adapter=config.adapter, engine=config.engine, weights=config.weights)

@@ -13,7 +13,14 @@ from fullspan.checkpoints.store import find_model
 from fullspan.core.config import Argument, InputPath
 from fullspan.core.errors import ConfigError, DataError
 from fullspan.decoding.constraints import grammar_of
-from fullspan.decoding.engines import ENGINE_HELP, SPECULATE_HELP, WEIGHTS_HELP, EngineName, Weights
+from fullspan.decoding.engines import (
+    ENGINE_HELP,
+    SPECULATE_HELP,
+    WEIGHTS_HELP,
+    EngineName,
+    Weights,
+    check_speculate,
+)
 from fullspan.decoding.options import MOST_SAMPLES, GenerationOptions
 
 
@@ -50,9 +57,10 @@ def command(config: GenerateConfig) -> None:
     prompt = sys.stdin.read() if config.prompt in (None, "-") else config.prompt
     if not prompt:
         raise DataError("the prompt is empty", "give some text to go on from, or pipe it in")
-    # These two say what is wrong before anything large is imported.
+    # These say what is wrong before anything large is imported.
     find_model(config.model)
     grammar_of(config)
+    check_speculate(config.speculate)
     from fullspan.decoding.loading import load
 
     model = load(config.model, adapter=config.adapter, engine=config.engine, weights=config.weights)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import types
 import typing
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import typer
 from pydantic.fields import FieldInfo
 
 from fullspan.core.config import Argument, Config, read_yaml
+from fullspan.core.errors import FullspanError
 
 
 def app_for(command: Callable[..., None]) -> typer.Typer:
@@ -34,7 +36,12 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
         file = flags.pop("config", None)
         values = read_yaml(file) if file else {}
         values |= {name: value for name, value in flags.items() if value not in (None, [], ())}
-        command(options.build(values, partial(_flag, options)))
+        spell = partial(_flag, options)
+        try:
+            command(options.build(values, spell))
+        except FullspanError as error:
+            error.message = _as_typed(error.message, options, spell)
+            raise
 
     parameters = [_parameter(name, field) for name, field in options.model_fields.items()]
     if parameters:
@@ -78,6 +85,15 @@ def _flag(options: type[Config], name: str) -> str:
     """How the command line writes an option."""
     field = options.model_fields.get(name)
     return name if field is None or _is_argument(field) else f"--{name.replace('_', '-')}"
+
+
+def _as_typed(message: str, options: type[Config], spell: Callable[[str], str]) -> str:
+    """A message that begins with the names of options, in Python's spelling, with what the user typed."""
+    begin = re.match(r"(\w+( and \w+)*)(?=:| is | are | should | must | has )", message)
+    names = begin[0].split(" and ") if begin else []
+    if not names or not set(names) <= set(options.model_fields):
+        return message
+    return " and ".join(map(spell, names)) + message[len(" and ".join(names)) :]
 
 
 def _is_argument(field: FieldInfo) -> bool:

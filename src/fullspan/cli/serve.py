@@ -9,7 +9,7 @@ from pydantic import Field
 
 from fullspan.checkpoints.store import find_model
 from fullspan.core.config import Argument, InputPath
-from fullspan.decoding.engines import WEIGHTS_HELP, Weights
+from fullspan.decoding.engines import WEIGHTS_HELP, Weights, check_speculate
 from fullspan.serving.settings import ServerSettings, read_keys
 
 
@@ -28,6 +28,7 @@ def command(config: ServeConfig) -> None:
     # These say what is wrong before the model takes its seconds to load.
     keys = read_keys(config)
     find_model(config.model)
+    check_speculate(config.speculate)
     importlib.import_module("uvicorn")
     from fullspan.decoding.loading import load
     from fullspan.serving.server import serve

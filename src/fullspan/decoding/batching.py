@@ -85,7 +85,7 @@ class Scheduler:
         self._changed = threading.Condition()
         self._closing = False
         self._turn = 0
-        self._token_seconds = 0.0
+        self._base_seconds, self._token_seconds = 0.0, 0.0
         self._seconds_between, self._last_end = 1.0, time.perf_counter()
         self._thread = threading.Thread(target=self._run, name="scheduler", daemon=True)
         self._thread.start()
@@ -253,7 +253,9 @@ class Scheduler:
         except Exception as error:  # of the caller's making, such as no memory; the next ones may succeed
             self._fail([*growing, *readings], error)
             return
-        self._measure(sum(len(each.tokens) for each in segments), time.perf_counter() - started)
+        n_read = sum(len(segment) for segment in segments[len(growing) :])
+        if growing:
+            self._measure(n_read, time.perf_counter() - started)
         self.counts.steps += 1
         updates: dict[Request, list[Update]] = {}
         for each, rows in zip(growing, logits, strict=False):
@@ -286,8 +288,9 @@ class Scheduler:
         if not n_growing:
             return CHUNK
         most = MOST_TOKENS - n_growing % MOST_TOKENS
-        affordable = self.limits.step_ms / 1000 / self._token_seconds if self._token_seconds else 16
-        return min(most, max(_LEAST_CHUNK, int(affordable) - n_growing))
+        left = self.limits.step_ms / 1000 - self._base_seconds
+        affordable = left / self._token_seconds if self._token_seconds else 0
+        return min(most, max(_LEAST_CHUNK, int(affordable)))
 
     def _next_reading(self, taken: Sequence[Reading]) -> Reading | None:
         """Turn about the one that came first, which never starves, and the shortest, which need not wait."""
@@ -377,11 +380,14 @@ class Scheduler:
         except Exception:  # nobody is there any more, such as a closed event loop
             request.cancelled = True
 
-    def _measure(self, n_tokens: int, seconds: float) -> None:
-        """Learn what a token costs in a step of many; in one of few, reading the weights is most of it."""
-        if n_tokens >= _LEAST_CHUNK:
-            each = seconds / n_tokens
-            self._token_seconds += (_NEW if self._token_seconds else 1.0) * (each - self._token_seconds)
+    def _measure(self, n_read: int, seconds: float) -> None:
+        """Learn how long a step takes for what grows, and what each token of a prompt adds to that."""
+        if n_read == 0:
+            weight = _NEW if self._base_seconds else 1.0
+            self._base_seconds += weight * (seconds - self._base_seconds)
+            return
+        weight, each = _NEW if self._token_seconds else 1.0, max(seconds - self._base_seconds, 0.0) / n_read
+        self._token_seconds += weight * (each - self._token_seconds)
 
 
 def _affordable_tokens(engine: Engine) -> int:

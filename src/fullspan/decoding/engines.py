@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
+
+from fullspan.core.errors import CheckpointError
 
 EngineName = Literal["auto", "cpu", "torch"]
 Weights = Literal["q4", "q8", "bf16", "f32"]
@@ -16,3 +19,22 @@ SPECULATE_HELP = (
     "answer; a datastore's file copies from its texts; a smaller model of the same vocabulary runs ahead; "
     "early-exit:N asks the model's own first N layers; auto is what `fullspan bench decode --tune` chose"
 )
+
+
+def check_speculate(speculate: str | None) -> None:
+    """Refuse what can be no drafter before a model takes its time to load; a drafter's fit is checked later.
+
+    Raises
+    ------
+    CheckpointError
+        If it is no word for a drafter, no file and no model of the store.
+    """
+    from fullspan.checkpoints.store import find_model
+
+    if speculate is None or speculate in ("ngram", "auto") or ":" in speculate or Path(speculate).exists():
+        return
+    try:
+        find_model(speculate)
+    except CheckpointError as error:
+        meant = "speculate takes ngram, auto, a drafter's file or folder, or a smaller model"
+        raise CheckpointError(f"speculate: {error.message}", meant) from None
