@@ -48,6 +48,13 @@ for n in (500, 3_000, 20_000):
             for kernel in compiled() - before:
                 print("compiled by", name + kind, "of", n, "rows:", *kernel)
             before = compiled()
+    for X in (whole, gaps[~np.isnan(gaps).all(axis=1)], whole.astype(np.float32)):
+        for algorithm in ("batch", "online"):
+            som = estimators.SelfOrganizingMap(4, 3, algorithm=algorithm, max_iter=1).fit(X)
+            som.partial_fit(X[:9]).topographic_error(X)
+        for kernel in compiled() - before:
+            print("compiled by SelfOrganizingMap of", n, "rows:", *kernel)
+        before = compiled()
 """
 
 
