@@ -23,9 +23,12 @@ def allocate(n_bytes: int) -> np.ndarray:
         buffer = np.zeros(n_bytes + LINE, np.uint8)
         start = -buffer.ctypes.data % LINE
         return buffer[start : start + n_bytes]
-    mapped = mmap.mmap(-1, n_bytes + _HUGE)
     if hasattr(mmap, "MADV_HUGEPAGE"):
+        # Private: Linux gives huge pages to memory that processes could share only where it is told to.
+        mapped = mmap.mmap(-1, n_bytes + _HUGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         mapped.madvise(mmap.MADV_HUGEPAGE)
+    else:
+        mapped = mmap.mmap(-1, n_bytes + _HUGE)
     buffer = np.frombuffer(mapped, np.uint8)
     start = -buffer.ctypes.data % _HUGE
     return buffer[start : start + n_bytes]

@@ -319,8 +319,8 @@ def _pack(source: _Source) -> PackedModel:
             end = start + packed_bytes(matrix.kind, len(rows), matrix.n_groups)
             rows.pack(memory[start:end])
             start = end
-        if source.file is not None:
-            source.file.release(matrix.names)
+            if source.file is not None:
+                source.file.release(matrix.names)
 
     with ThreadPoolExecutor(min(usable_cores(), 4)) as pool:
         list(pool.map(put, matrices, starts))
