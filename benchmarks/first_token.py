@@ -1,8 +1,8 @@
 """A cold start: time to the first token and peak memory, a new process each time, llama.cpp in turn.
 
 `fullspan chat` answers a question; llama.cpp, through llama-cpp-python where it is installed, completes the
-same chat from the same file with a context of 512 tokens. Memory is the largest resident set until the end,
-with the interpreter and the tokenizer.
+same chat from the same file, once with a context of 512 tokens, and once with all of the model's, which
+fullspan's always is. Memory is the largest resident set until the end, with interpreter and tokenizer.
 
     python -m benchmarks first_token
 """
@@ -22,13 +22,14 @@ from fullspan.checkpoints.store import find_model
 MODEL = "smollm2-135m-instruct"
 QUESTION = "What is a kd-tree?"
 TOKENS = 64
+PEERS = {"llama.cpp (512)": "512", "llama.cpp (whole context)": "0"}
 ROUNDS = 7
 
 LLAMA_CPP = """
 import sys
 import llama_cpp
 
-model = llama_cpp.Llama(sys.argv[1], n_ctx=512, verbose=False)
+model = llama_cpp.Llama(sys.argv[1], n_ctx=int(sys.argv[4]), verbose=False)
 turns = [{"role": "user", "content": sys.argv[2]}]
 for part in model.create_chat_completion(turns, max_tokens=int(sys.argv[3]), temperature=0, stream=True):
     print(part["choices"][0]["delta"].get("content", ""), end="", flush=True)
@@ -56,7 +57,8 @@ def main() -> None:
     contenders = {"fullspan": [sys.executable, "-m", "fullspan", *words]}
     if importlib.util.find_spec("llama_cpp") is not None:
         arguments = [str(find_model(MODEL)), QUESTION, str(TOKENS)]
-        contenders["llama.cpp"] = [sys.executable, "-c", LLAMA_CPP, *arguments]
+        for name, context in PEERS.items():
+            contenders[name] = [sys.executable, "-c", LLAMA_CPP, *arguments, context]
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in contenders}
     for _ in range(ROUNDS):
         for name, command in contenders.items():
@@ -68,11 +70,10 @@ def main() -> None:
             f"{min(times):.2f} to {max(times):.2f}; the first, with cold caches, {times[0]:.2f}), "
             f"peak {statistics.median(sizes):.0f} MiB"
         )
-    if "llama.cpp" in found:
-        ours, theirs = (
-            [statistics.median(column) for column in zip(*found[name], strict=True)] for name in contenders
-        )
-        print(f"fullspan over llama.cpp: time {ours[0] / theirs[0]:.2f}, memory {ours[1] / theirs[1]:.2f}")
+    medians = {name: [statistics.median(column) for column in zip(*rows)] for name, rows in found.items()}
+    ours = medians.pop("fullspan")
+    for name, theirs in medians.items():
+        print(f"fullspan over {name}: time {ours[0] / theirs[0]:.2f}, memory {ours[1] / theirs[1]:.2f}")
     write_results("first_token", found)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -34,7 +35,7 @@ from fullspan.decoding.engine.engine import Engine, Segment, Taps
 from fullspan.decoding.engine.loading import load_packed, pack_model
 from fullspan.decoding.engine.memory import allocate
 from fullspan.decoding.engine.model import pack_gguf
-from fullspan.decoding.engine.packed_file import content_key, read_packed, write_packed
+from fullspan.decoding.engine.packed_file import Origin, read_packed, write_packed
 from fullspan.decoding.engine.packing import (
     KINDS,
     floats_of,
@@ -525,21 +526,33 @@ def test_a_packed_copy_is_read_instead(model: Llama, tmp_path: Path) -> None:
     assert len(calls) == 1 and second.config == first.config and second.matrices == first.matrices
     np.testing.assert_array_equal(first.memory, second.memory)
     np.testing.assert_array_equal(first.norms, second.norms)
-    # Other weights in the same folder, and a copy that was cut off, are made anew.
+    with pytest.MonkeyPatch.context() as patch:
+        # Gigabytes are not even looked at while nobody has written to them.
+        patch.setattr("fullspan.decoding.engine.packed_file.sha256", lambda file: pytest.fail("read again"))
+        load_packed(folder, "q8", None, load)
+    # Other weights in the same folder, also of the same size and date, or a copy that was cut off: made anew.
     save_model(tiny(9), folder)
-    assert not (load_packed(folder, "q8", None, load).memory == first.memory).all() and len(calls) == 2
+    other = load_packed(folder, "q8", None, load)
+    assert not (other.memory == first.memory).all() and len(calls) == 2
+    weights = folder / "model.safetensors"
+    before = weights.stat()
+    save_model(model, tmp_path / "again")
+    weights.write_bytes((tmp_path / "again" / "model.safetensors").read_bytes())
+    os.utime(weights, ns=(before.st_atime_ns, before.st_mtime_ns))
+    np.testing.assert_array_equal(load_packed(folder, "q8", None, load).memory, first.memory)
+    assert weights.stat().st_size == before.st_size and len(calls) == 3
     [copy] = folder.glob(".*packed")
     copy.write_bytes(copy.read_bytes()[:5000])
     load_packed(folder, "q8", None, load)
-    assert len(calls) == 3
+    assert len(calls) == 4
 
 
 def test_biases_and_own_heads_survive_the_packed_file(tmp_path: Path) -> None:
     model = tiny(4, attention_bias=True, mlp_bias=True, tied_head=False)
     packed = pack_model(model, "q4")
-    write_packed(tmp_path / "p", packed, content_key([], "q4"))
-    again = read_packed(tmp_path / "p", content_key([], "q4"))
-    assert again is not None and read_packed(tmp_path / "p", content_key([], "q8")) is None
+    write_packed(tmp_path / "p", packed, Origin([], "q4"))
+    again = read_packed(tmp_path / "p", Origin([], "q4"))
+    assert again is not None and read_packed(tmp_path / "p", Origin([], "q8")) is None
     ids = tokens(20)
     one, two = (Engine(each, 1) for each in (packed, again))
     np.testing.assert_array_equal(one.step(ids, one.new_cache()), two.step(ids, two.new_cache()))

@@ -56,6 +56,17 @@ def test_an_edit_in_an_imported_file_is_seen(package: Path) -> None:
     assert _run(package) == ["5", "False"]
 
 
+def test_kernels_from_the_disk_find_the_runtime(package: Path) -> None:
+    """Arrays that they make, and BLAS, though a process that only loads imports nothing that compiles."""
+    source = (
+        "import numpy as np\nfrom fullspan.core.kernels import kernel\n\n"
+        "@kernel()\ndef walk(n):\n    x = np.ones((n, n))\n    return np.dot(x, x)[0, 1]\n"
+    )
+    (package / "fullspan" / "pack" / "_large.py").write_text(source)
+    assert _run(package) == ["5.0", "True"]
+    assert _run(package) == ["5.0", "False"]
+
+
 def test_of_two_processes_one_compiles_and_the_other_loads(package: Path) -> None:
     """Each kernel once for both, also when they want it for different types at the same time."""
     program = (

@@ -10,10 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import llvmlite.binding
 import numba
 from numba.core import caching
 from numba.core.compiler_lock import global_compiler_lock
-from numba.core.runtime.nrt import rtsys
+from numba.core.runtime import _nrt_python  # type: ignore[attr-defined]
 
 from fullspan.core.compiling import HelperCompiler, KernelCompiler
 
@@ -108,6 +109,13 @@ def was_compiled(dispatcher: Any) -> bool:
     return bool(sum(dispatcher.stats.cache_misses.values()))
 
 
+@functools.cache
+def _register_runtime() -> None:
+    """Tell LLVM where the functions in C of Numba's runtime are, as its own initialisation does first."""
+    for name, place in _nrt_python.c_helpers.items():
+        llvmlite.binding.add_symbol(name if name.startswith("_") else f"NRT_{name}", place)
+
+
 class _Locator:
     """Mixed into Numba's locators, which know the folders: when are two sources the same?"""
 
@@ -172,9 +180,10 @@ class _KernelCache(caching.FunctionCache):
     def _load_quickly(self, sig: Any, target_context: Any) -> Any:
         """As Numba does it, without first importing all that it can compile, SciPy's linear algebra among it.
 
-        Code from the disk needs only the runtime of its arrays. Whoever compiles gets the rest before that.
+        Code from the disk only needs to find the functions in C that it calls. Whoever compiles gets the rest
+        before that.
         """
-        rtsys.initialize(target_context)
+        _register_runtime()
         with self._guard_against_spurious_io_errors():
             return self._load_overload(sig, target_context)  # type: ignore[no-untyped-call]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from fullspan.checkpoints.gguf_file import GGUFFile
 from fullspan.decoding.engine.model import PackedModel, is_ready, pack_gguf, pack_tensors
-from fullspan.decoding.engine.packed_file import content_key, read_packed, write_packed
+from fullspan.decoding.engine.packed_file import Origin, read_packed, write_packed
 from fullspan.models.formats import gguf_config, is_gguf
 
 if TYPE_CHECKING:
@@ -43,12 +43,12 @@ def load_packed(
         if weights is None and is_ready(file):
             return pack_gguf(file, config)
     name = weights or ("auto" if plain_gguf else _MERGED)
-    key = content_key(_files(path) + ([] if adapter is None else _files(adapter)), name)
+    origin = Origin(_files(path) + ([] if adapter is None else _files(adapter)), name)
     kept = _place(path if adapter is None else adapter, name)
-    packed = read_packed(kept, key)
+    packed = read_packed(kept, origin)
     if packed is None:
         packed = pack_gguf(file, config, weights) if plain_gguf else pack_model(load_model(), name)
-        write_packed(kept, packed, key)
+        write_packed(kept, packed, origin)
     return packed
 
 
