@@ -70,7 +70,10 @@ def main() -> None:
             f"{min(times):.2f} to {max(times):.2f}; the first, with cold caches, {times[0]:.2f}), "
             f"peak {statistics.median(sizes):.0f} MiB"
         )
-    medians = {name: [statistics.median(column) for column in zip(*rows)] for name, rows in found.items()}
+    medians = {
+        name: [statistics.median(column) for column in zip(*rows, strict=True)]
+        for name, rows in found.items()
+    }
     ours = medians.pop("fullspan")
     for name, theirs in medians.items():
         print(f"fullspan over {name}: time {ours[0] / theirs[0]:.2f}, memory {ours[1] / theirs[1]:.2f}")
