@@ -1,4 +1,4 @@
-"""Fine-tune a language model with LoRA on examples of conversations."""
+"""Fine-tune a language model with LoRA, or train a drafter for it, on examples of conversations."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ from fullspan.training.config import TrainConfig
 
 
 def command(config: TrainConfig) -> None:
-    """Fine-tune a language model with LoRA on examples of conversations.
+    """Fine-tune a language model with LoRA, or train a drafter for it, on examples of conversations.
 
     Ctrl-C saves a checkpoint; the same run goes on with --run DIRECTORY --resume.
     """
+    if config.objective != "sft":
+        _train_drafter(config)
+        return
     from fullspan.objectives.perplexity import perplexity
     from fullspan.training.interrupts import TrainingStopped
     from fullspan.training.trainer import train
@@ -33,3 +36,16 @@ def command(config: TrainConfig) -> None:
     print(f"chat with it: fullspan chat {config.model} --adapter {result.adapter}")
     if result.export is not None:
         print(f"          or: fullspan chat {result.export}")
+
+
+def _train_drafter(config: TrainConfig) -> None:
+    from fullspan.training.drafters.fitting import train_drafter
+
+    result = train_drafter(config)
+    print(f"metrics: {result.run / 'metrics.jsonl'}")
+    print("the model's choice was the best guess, by token ahead:")
+    for name, shares in (("before", result.before), ("after", result.after)):
+        print(f"  {name:7}" + " ".join(f"{share:6.1%}" for share in shares))
+    adapter = "" if config.adapter is None else f" --adapter {config.adapter}"
+    weights = "" if config.weights is None else f" --weights {config.weights}"
+    print(f"decode with it: fullspan chat {config.model}{adapter}{weights} --speculate {result.drafter}")

@@ -17,7 +17,9 @@ WEIGHTS_HELP = "kind of the cpu engine's weights; by default those of the file, 
 SPECULATE_HELP = (
     "draft several tokens a step, which never changes what is likely: ngram copies from the prompt and the "
     "answer; a datastore's file copies from its texts; a smaller model of the same vocabulary runs ahead; "
-    "early-exit:N asks the model's own first N layers; auto is what `fullspan bench decode --tune` chose"
+    "early-exit:N asks the model's own first N layers; auto is what `fullspan bench decode --tune` chose; "
+    "the folder of a trained drafter looks at hidden states (typical:FOLDER, of Medusa's heads, accepts "
+    "what is typical of the model, which is NOT lossless: sampled answers change)"
 )
 
 

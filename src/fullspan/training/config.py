@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from fullspan.core.config import Config, InputPath, ModelName, OutputPath, read_yaml
 from fullspan.core.errors import ConfigError
+from fullspan.decoding.engines import Weights
 
 # What may differ when a run goes on: it changes where results go or how fast, not what they are.
 FREE_ON_RESUME = frozenset(
@@ -24,11 +25,54 @@ _ALTERNATIVES = (
 )
 
 
+_DRAFTERS_ONLY = (
+    "adapter",
+    "weights",
+    "texts",
+    "answer_tokens",
+    "depth",
+    "draft_vocab",
+    "mtp",
+    "draft_layers",
+)
+_SFT_ONLY = (
+    *("rank", "alpha", "dropout", "targets", "rslora", "dora", "packing", "accumulation", "precision"),
+    *("engine", "eval_every", "patience", "save_every", "save_minutes", "resume", "export", "export_type"),
+)
+
+
+def check_objective(config: TrainConfig) -> None:
+    """Refuse options that belong to other objectives.
+
+    Raises
+    ------
+    ConfigError
+        Naming the first of them.
+    """
+    kind = config.objective
+    wrong = list(_DRAFTERS_ONLY if kind == "sft" else _SFT_ONLY)
+    if kind != "sft":
+        wrong += ["mtp"] if kind != "mtp" else []
+        wrong += ["draft_layers"] if kind != "draft" else ["depth", "draft_vocab"]
+        wrong += ["answer_tokens"] if config.texts == "data" else []
+    for name in wrong:
+        field = TrainConfig.model_fields[name]
+        if getattr(config, name) != field.get_default():
+            raise ConfigError(
+                f"--{name.replace('_', '-')} is no option of --objective {kind}"
+                + (" with --texts data" if name == "answer_tokens" and kind != "sft" else ""),
+                f"it is: {field.description}",
+            )
+
+
 class TrainConfig(Config):
     """A fine-tuning run: what is trained on what, how, and where the result goes."""
 
-    objective: Literal["sft"] = Field(
-        "sft", description="what is minimised; sft: cross-entropy of the assistant's tokens"
+    objective: Literal["sft", "medusa", "eagle", "mtp", "draft"] = Field(
+        "sft",
+        description="what is trained; sft: a LoRA adapter, by cross-entropy of the assistant's tokens; "
+        "medusa, eagle, mtp, draft: a drafter for faster decoding of the model, which stays as it is (draft: "
+        "a smaller model)",
     )
     model: ModelName = Field(description="model to fine-tune: a name of the store, a GGUF file or a folder")
     data: InputPath = Field(
@@ -40,6 +84,31 @@ class TrainConfig(Config):
         ge=0,
         lt=1,
         description="share of the data to hold out when there is no eval-data [default: 0.05]",
+    )
+
+    adapter: InputPath | None = Field(None, description="of drafters: an adapter that the model is used with")
+    weights: Weights | None = Field(
+        None, description="of drafters: kind of the model's weights, as it will be loaded to decode"
+    )
+    texts: Literal["own", "data"] | None = Field(
+        None,
+        description="of drafters: learn from the model's own answers to the data's prompts, or from the data "
+        "as they are [default: own]",
+    )
+    answer_tokens: int | None = Field(
+        None, ge=2, description="of drafters: longest answer of its own [default: 128]"
+    )
+    depth: int | None = Field(
+        None, ge=1, le=16, description="of medusa, eagle, mtp: tokens to look ahead [default: 3]"
+    )
+    draft_vocab: int | None = Field(
+        None, ge=2, description="of medusa, eagle, mtp: most frequent tokens to propose [default: 8192]"
+    )
+    mtp: Literal["sequential", "parallel"] | None = Field(
+        None, description="of mtp: modules after or beside each other [default: sequential]"
+    )
+    draft_layers: int | None = Field(
+        None, ge=1, description="of draft: layers of the smaller model [default: an eighth]"
     )
 
     rank: int = Field(16, ge=1, description="rank of the LoRA update")
@@ -159,6 +228,7 @@ class TrainConfig(Config):
             raise ConfigError("--patience counts evaluations and needs --eval-every")
         if self.patience is not None and not self.eval_data and self.eval_fraction == 0:
             raise ConfigError("--patience needs held-out data, but --eval-fraction is 0")
+        check_objective(self)
         if self.export_type is not None and self.export is None:
             raise ConfigError("--export-type is given without --export", "say where to with --export FILE")
         if self.export_type is not None and self.export is not None and self.export.suffix != ".gguf":

@@ -10,6 +10,7 @@ from fullspan.decoding.speculation.datastore import Datastore
 from fullspan.decoding.speculation.draft_model import ModelDrafter
 from fullspan.decoding.speculation.drafters import Drafter
 from fullspan.decoding.speculation.early_exit import EarlyExitDrafter
+from fullspan.decoding.speculation.learned import trained_drafter
 from fullspan.decoding.speculation.ngram import NGramDrafter
 from fullspan.decoding.speculation.pace import TYPICAL, StepCosts
 from fullspan.decoding.speculation.retrieval import RetrievalDrafter
@@ -51,7 +52,8 @@ def drafter_of(speculate: Speculate, costs: StepCosts = TYPICAL) -> Drafter:
     Parameters
     ----------
     speculate : str, Path, LanguageModel, Datastore or Drafter
-        "ngram", "early-exit:N" for the model's own first N layers, the file of a datastore, the name or path
+        "ngram", "early-exit:N" for the model's own first N layers, the file of a datastore, the folder of a
+        trained drafter ("typical:FOLDER": Medusa's with typical acceptance, not lossless), the name or path
         of a smaller model, or one of these things itself.
     costs : StepCosts
         Of the target's steps, for drafters that weigh them.
@@ -69,12 +71,18 @@ def drafter_of(speculate: Speculate, costs: StepCosts = TYPICAL) -> Drafter:
     if isinstance(speculate, str) and speculate.startswith(_EARLY_EXIT):
         return _early_exit(speculate)
     if isinstance(speculate, str | Path):
+        trained = trained_drafter(speculate)
+        if trained is not None:
+            return trained
         if Datastore.is_at(speculate):
             return RetrievalDrafter(Datastore.load(speculate), costs=costs)
         try:
             return ModelDrafter(load(speculate, engine="cpu"))
         except CheckpointError as error:
-            meant = "speculate takes auto, ngram, early-exit:N, the file of a datastore, or a smaller model"
+            meant = (
+                "speculate takes auto, ngram, early-exit:N, the file of a datastore, the folder of a trained "
+                "drafter, or a smaller model"
+            )
             raise CheckpointError(f"speculate: {error.message}", meant) from None
     if isinstance(speculate, Datastore):
         return RetrievalDrafter(speculate, costs=costs)

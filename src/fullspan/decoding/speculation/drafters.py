@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
 
 from fullspan.decoding.engine._layout import MOST_TOKENS
 from fullspan.decoding.sampler import Sampler
@@ -13,6 +16,7 @@ from fullspan.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from fullspan.decoding.engine.engine import Engine
+    from fullspan.decoding.speculation.typical import TypicalAcceptance
 
 # Most tokens of a tree besides its root: a step of the engine takes no more.
 MOST_PROPOSALS = MOST_TOKENS - 1
@@ -42,12 +46,16 @@ class DraftRow:
         Tokens behind which nothing follows.
     room : int
         Most tokens that a path may have.
+    hidden : ndarray of float32 [n, layers, d_model]
+        For a `Learned` drafter: hidden states of the n tokens before the last of `ids`, which are those that
+        the target has read since the drafter was last asked.
     """
 
     ids: list[int]
     sampler: Sampler
     end_ids: frozenset[int]
     room: int = 0
+    hidden: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0, 0), np.float32))
 
 
 class Drafting(Protocol):
@@ -68,3 +76,19 @@ class Drafter(Protocol):
 
     def begin(self, n_rows: int) -> Drafting:
         """Start on a batch."""
+
+
+@runtime_checkable
+class Learned(Drafter, Protocol):
+    """A drafter that looks at the target's hidden states.
+
+    Attributes
+    ----------
+    layers : tuple of int
+        The layers behind which it looks.
+    acceptance : TypicalAcceptance or None
+        A rule of acceptance that is not lossless, where one was asked for.
+    """
+
+    layers: tuple[int, ...]
+    acceptance: TypicalAcceptance | None

@@ -13,9 +13,10 @@ from fullspan.decoding.engine.decoder import EngineDecoder
 from fullspan.decoding.generation import Answer, set_limits
 from fullspan.decoding.logprobs import token_logprob
 from fullspan.decoding.options import GenerationOptions
-from fullspan.decoding.speculation.drafters import Drafter, DraftRow
+from fullspan.decoding.speculation.drafters import Drafter, DraftRow, Learned
 from fullspan.decoding.speculation.statistics import Speculation
 from fullspan.decoding.speculation.tree import Tree
+from fullspan.decoding.speculation.typical import TypicalAcceptance
 from fullspan.decoding.speculation.verifier import GeneratorChance, choose_token, walk
 
 
@@ -40,8 +41,9 @@ def speculate(
     """
     set_limits(answers, options, decoder.config.max_positions)
     started = time.perf_counter()
-    batch = decoder.begin([answer.prompt_ids for answer in answers], options.max_tokens)
-    rows = [_Row.of(answer, end_ids, started, n_logprobs) for answer in answers]
+    layers, typical = (drafter.layers, drafter.acceptance) if isinstance(drafter, Learned) else ((), None)
+    batch = decoder.begin([answer.prompt_ids for answer in answers], options.max_tokens, layers)
+    rows = [_Row.of(answer, end_ids, started, n_logprobs, typical) for answer in answers]
     for row, logits in zip(rows, batch.logits, strict=True):  # nobody drafts what follows the prompt
         yield from row.take(Tree(row.draft.ids[-1]), logits[None])
     drafting = drafter.begin(len(rows))
@@ -54,7 +56,8 @@ def speculate(
             batch.keep(places)
             drafting.keep(places)
         begun = time.perf_counter()
-        for row in rows:
+        for row, hidden in zip(rows, batch.hidden, strict=True):
+            row.draft.hidden = hidden
             # A step gives one token more than it accepts proposals.
             row.draft.room = row.answer.limit - len(row.answer.token_ids) - 1
         trees = [
@@ -78,13 +81,22 @@ class _Row:
     draft: DraftRow
     started: float
     n_logprobs: int | None
+    typical: TypicalAcceptance | None = None
     path: list[int] = field(default_factory=list)
 
     @classmethod
-    def of(cls, answer: Answer, end_ids: frozenset[int], started: float, n_logprobs: int | None) -> _Row:
+    def of(
+        cls,
+        answer: Answer,
+        end_ids: frozenset[int],
+        started: float,
+        n_logprobs: int | None,
+        typical: TypicalAcceptance | None,
+    ) -> _Row:
         """At the start of an answer."""
-        answer.speculation = Speculation()
-        return cls(answer, DraftRow(list(answer.prompt_ids), answer.sampler, end_ids), started, n_logprobs)
+        answer.speculation = Speculation(lossless=typical is None or answer.sampler.options.greedy)
+        draft = DraftRow(list(answer.prompt_ids), answer.sampler, end_ids)
+        return cls(answer, draft, started, n_logprobs, typical)
 
     def take(self, tree: Tree, logits: NDArray[np.float32]) -> Iterator[tuple[Answer, str]]:
         """Go down the tree as far as the target's choices do, token by token, unless the answer ends before.
@@ -97,7 +109,7 @@ class _Row:
         """
         answer = self.answer
         self.path = []
-        for node, token in walk(tree, lambda node: self._choose(tree, node, logits[node])):
+        for node, token in self._walk(tree, logits):
             self.path.append(node)
             if self.n_logprobs is not None:
                 found = token_logprob(logits[node], token, self.n_logprobs, answer.token_text)
@@ -118,6 +130,12 @@ class _Row:
         counts.add(len(tree) - 1, tree.depth, len(self.path), len(self.path) - n_own)
         counts.draft_seconds += draft_seconds
         counts.verify_seconds += verify_seconds
+
+    def _walk(self, tree: Tree, logits: NDArray[np.float32]) -> Iterator[tuple[int, int]]:
+        sampler = self.answer.sampler
+        if self.typical is not None:
+            return self.typical.walk(tree, logits, sampler, lambda node: sampler.choose(logits[node]))
+        return walk(tree, lambda node: self._choose(tree, node, logits[node]))
 
     def _choose(self, tree: Tree, node: int, logits: NDArray[np.float32]) -> int:
         """The token behind a node; the sampler's state is that of the node's path."""

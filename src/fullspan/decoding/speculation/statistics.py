@@ -22,6 +22,8 @@ class Speculation:
         one was accepted.
     draft_seconds, verify_seconds : float
         Of the batch's steps that the row took part in: the drafter's time, and the target's.
+    lossless : bool
+        Whether the answer has the distribution that the target gives it. Typical acceptance changes that.
 
     Examples
     --------
@@ -39,6 +41,7 @@ class Speculation:
     accepted: list[int] = field(default_factory=list)
     draft_seconds: float = 0.0
     verify_seconds: float = 0.0
+    lossless: bool = True
 
     @property
     def tokens_per_step(self) -> float:

@@ -72,6 +72,10 @@ class Tree:
         """The node of a token behind another, if it was proposed."""
         return next((child for child in self._children[node] if self.tokens[child] == token), None)
 
+    def children(self, node: int) -> list[int]:
+        """The nodes of what was proposed behind a node, in the order of the proposals."""
+        return self._children[node]
+
     def drawn(self, node: int) -> list[tuple[int, Probabilities]]:
         """The tokens that were drawn behind a node and the q of each, in the order of the draws."""
         return [

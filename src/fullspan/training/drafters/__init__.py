@@ -1,0 +1,1 @@
+"""Training of drafters on the hidden states of the model that they draft for."""
