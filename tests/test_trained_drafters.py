@@ -438,6 +438,16 @@ def test_another_model_is_refused_by_name(folder: Path, trained: dict[str, Draft
             other.generate("a", max_tokens=2, speculate=trained[name].drafter)
 
 
+def test_the_server_refuses_them(target: LanguageModel, trained: dict[str, DrafterResult]) -> None:
+    pytest.importorskip("fastapi")
+    from fullspan.serving.service import Service
+    from fullspan.serving.settings import ServerSettings
+
+    settings = ServerSettings(model="babbler", speculate=str(trained["medusa"].drafter))
+    with pytest.raises(ConfigError, match="hidden states, which the server does not keep"):
+        Service(target, settings)
+
+
 def test_broken_drafters(target: LanguageModel, trained: dict[str, DrafterResult], tmp_path: Path) -> None:
     files = DrafterFiles.load(trained["sequential"].drafter)
     lacking = {name: value for name, value in files.tensors.items() if "layers.2.blk.0.ffn_up" not in name}

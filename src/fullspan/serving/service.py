@@ -17,6 +17,7 @@ from fullspan.decoding.generation import Answer
 from fullspan.decoding.language_model import LanguageModel
 from fullspan.decoding.options import GenerationOptions
 from fullspan.decoding.requests import Request, Update
+from fullspan.decoding.speculation.drafters import Learned
 from fullspan.serving.errors import ApiError, api_error
 from fullspan.serving.metrics import Metrics
 from fullspan.serving.schemas import CachedTokens, Usage
@@ -44,6 +45,12 @@ class Service:
                 "the server answers through fullspan's CPU engine, and torch computes this model",
                 "load it with engine='cpu'",
             )
+        drafter = None if settings.speculate is None else model.drafter(settings.speculate)
+        if isinstance(drafter, Learned):
+            raise ConfigError(
+                f"{settings.speculate} looks at hidden states, which the server does not keep",
+                "speculate with ngram, a datastore or a smaller model",
+            )
         self.model, self.settings = model, settings
         self.name = settings.name or model.name
         self.created = int(time.time())
@@ -52,7 +59,7 @@ class Service:
             model.decoder.engine,
             model.end_ids,
             settings,
-            drafter=None if settings.speculate is None else model.drafter(settings.speculate),
+            drafter=drafter,
             after_step=self.mail.send,
         )
         self.metrics = Metrics(self.scheduler)

@@ -20,7 +20,7 @@ from fullspan.decoding.sampling import draw
 from fullspan.decoding.speculation.drafters import DraftRow
 from fullspan.decoding.speculation.trained import Floats, rms_norm
 from fullspan.decoding.speculation.tree import Probabilities
-from fullspan.models.llama import LlamaConfig
+from fullspan.models._llama_config import LlamaConfig
 
 _KIND = "q8"  # a draft that is a little off costs less than reading more bytes
 _JOIN = ("enorm.weight", "hnorm.weight", "eh_proj.weight")

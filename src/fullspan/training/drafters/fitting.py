@@ -17,7 +17,8 @@ from fullspan.core.runs import Run
 from fullspan.core.seeding import seed_everything
 from fullspan.decoding.engine.decoder import EngineDecoder
 from fullspan.decoding.engine.unpacking import fingerprint
-from fullspan.decoding.language_model import LanguageModel, load
+from fullspan.decoding.language_model import LanguageModel
+from fullspan.decoding.loading import load
 from fullspan.decoding.speculation.trained import About, DrafterFiles, kind_of
 from fullspan.models.loading import save_model
 from fullspan.objectives.eagle import eagle_loss
