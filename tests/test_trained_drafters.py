@@ -334,12 +334,15 @@ def exact(model: LanguageModel, engine: Engine, prompt: str, options: Generation
     ids = model.prompt_ids(prompt)
     [answer] = model.new_answers([ids], options, 1)
     found: dict[Any, float] = {}
+    prompt_cache = engine.new_cache()
+    first = engine.read(ids, prompt_cache, n_logits=1)[0]
 
     def go(path: tuple[int, ...], weight: float) -> None:
         if len(path) == options.max_tokens or (path and path[-1] in model.tokenizer.eos_ids):
             found[path] = weight
             return
-        p = answer.sampler.distribution(engine.step([*ids, *path], engine.new_cache(), n_logits=1)[0])
+        cache = prompt_cache.copy()
+        p = answer.sampler.distribution(engine.step(path, cache)[-1] if path else first)
         for token in np.flatnonzero(p).tolist():
             go((*path, token), weight * p[token])
 
@@ -443,7 +446,7 @@ def test_the_server_refuses_them(target: LanguageModel, trained: dict[str, Draft
     from fullspan.serving.service import Service
     from fullspan.serving.settings import ServerSettings
 
-    settings = ServerSettings(model="babbler", speculate=str(trained["medusa"].drafter))
+    settings = ServerSettings(speculate=str(trained["medusa"].drafter))
     with pytest.raises(ConfigError, match="hidden states, which the server does not keep"):
         Service(target, settings)
 

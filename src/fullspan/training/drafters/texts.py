@@ -78,6 +78,7 @@ def read_texts(
                     list(map(int, examples[i].ids)),
                     n_logits=None if with_choices else 0,
                     taps=tap,
+                    is_prompt=True,
                 )
                 for i, tap in zip(part, taps, strict=True)
             ]
