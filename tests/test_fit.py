@@ -502,6 +502,20 @@ def test_a_large_table_has_fewer_folds_and_bounded_trees() -> None:
         assert options["subsample" if name == "gbdt" else "max_samples"] in (1.0, None)
 
 
+def test_neighbours_take_columns_of_any_scale_and_no_weights(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    near, far = rng.normal(size=200), 1e6 * rng.normal(size=200)
+    path = csv_of(tmp_path / "t.csv", near=near, far=far, y=near + far / 1e6)
+    options = {"data": path, "target": "y", "folds": 2}
+    run = fit(FitConfig.build({**options, "model": ["knn"], "run": tmp_path / "run"}))
+    found = json.loads((run / "fit.json").read_text("utf-8"))
+    assert found["best"] == "knn" and found["leaderboard"][0]["scores"]["r2"] > 0.85
+    assert {entry["column"] for entry in found["importances"]} == {"near", "far"}
+    with pytest.raises(ConfigError, match="--weight: the model 'knn' takes none"):
+        FitConfig.build({**options, "model": ["knn"], "weight": "near"})
+    assert "knn" not in FitConfig.build({**options, "model": ["all"], "weight": "near"}).names()
+
+
 def test_classification_from_the_command_line(table: Path, tmp_path: Path) -> None:
     words = ["fit", table, "--target", "rich", "--model", "all", "--folds", "3", "--run", "run"]
     done = fullspan(*words, cwd=tmp_path)
@@ -514,7 +528,7 @@ def test_classification_from_the_command_line(table: Path, tmp_path: Path) -> No
     found = json.loads((tmp_path / "run" / "fit.json").read_text("utf-8"))
     assert found["left_out"].keys() == {"id", "planet", "tags"}
     scores = {line["model"]: line["scores"] for line in found["leaderboard"]}
-    assert scores.keys() == {"baseline", "tree", "forest", "bagging", "adaboost", "gbdt", "xgb"}
+    assert scores.keys() == {"baseline", "tree", "forest", "bagging", "adaboost", "gbdt", "xgb", "knn"}
     assert scores["baseline"]["roc_auc"] == 0.5 == scores["baseline"]["balanced_accuracy"]
     assert scores[found["best"]]["roc_auc"] > 0.95  # income gives it away
     report = (tmp_path / "run" / "report.html").read_text("utf-8")

@@ -30,6 +30,7 @@ warm_up()
 before = compiled()
 print(len(before), "kernels")
 NAMES = ("DecisionTree", "RandomForest", "Bagging", "AdaBoost", "GradientBoosting", "XGB", "XGBRF")
+NAMES += ("KNeighbors",)
 rng = np.random.default_rng(0)
 for n in (500, 3_000, 20_000):
     whole = rng.normal(size=(n, 5))
@@ -38,12 +39,12 @@ for n in (500, 3_000, 20_000):
     classes = [(value > 1, "Classifier"), (np.digitize(value, [0, 1]), "Classifier")]
     for y, kind in [*classes, (value, "Regressor")]:
         for name in NAMES:
-            few = {"max_depth": 6} if name == "DecisionTree" else {"n_estimators": 6}
-            takes_gaps = name not in ("AdaBoost", "GradientBoosting")
+            few = {"DecisionTree": {"max_depth": 6}, "KNeighbors": {}}.get(name, {"n_estimators": 6})
+            takes_gaps = name not in ("AdaBoost", "GradientBoosting", "KNeighbors")
             for X in (whole, np.asfortranarray(whole), *([gaps] if takes_gaps else [])):
                 model = getattr(estimators, name + kind)(**few).fit(X, y)
                 model.predict(X)
-            if name + kind != "AdaBoostRegressor":
+            if name + kind != "AdaBoostRegressor" and name != "KNeighbors":
                 estimators.shap_values(model, X[:2])
             for kernel in compiled() - before:
                 print("compiled by", name + kind, "of", n, "rows:", *kernel)

@@ -24,6 +24,8 @@ from fullspan.estimators import (
     DecisionTreeRegressor,
     GradientBoostingClassifier,
     GradientBoostingRegressor,
+    KNeighborsClassifier,
+    KNeighborsRegressor,
     RandomForestClassifier,
     RandomForestRegressor,
     SelfOrganizingMap,
@@ -55,6 +57,8 @@ ESTIMATORS = [
     StackingRegressor(REGRESSORS, DecisionTreeRegressor(max_depth=2), cv=3),
     XGBClassifier(n_estimators=5),
     XGBRegressor(n_estimators=5),
+    KNeighborsClassifier(),
+    KNeighborsRegressor(),
     SelfOrganizingMap(3, 3, max_iter=5),
     SelfOrganizingMap(3, 3, algorithm="online", max_iter=5),
 ]

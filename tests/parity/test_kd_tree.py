@@ -14,6 +14,7 @@ from scipy.spatial.distance import cdist
 
 from fullspan import estimators
 from fullspan.estimators import KDTree
+from fullspan.estimators.neighbors._query_kernels import nearest
 
 NORMS = [1, 2, 3.5, np.inf]
 RNG = np.random.default_rng(0)
@@ -205,6 +206,10 @@ def test_threads_and_kinds_of_numbers_change_nothing() -> None:
     coarse = x.astype(np.float32), q.astype(np.float32)  # some are equally far then
     assert np.array_equal(KDTree(coarse[0]).query(coarse[1], 3)[0], cKDTree(coarse[0]).query(coarse[1], 3)[0])
     both(np.asfortranarray(x), q[::-1, ::-1], 3)
+    x.flags.writeable = q.flags.writeable = False
+    known = len(nearest.signatures)
+    both(x, q, 3)
+    assert len(nearest.signatures) == known  # nothing is compiled for arrays that must not be written
     assert KDTree([[0, 0], [3, 4]]).query([0, 0], 2)[0].tolist() == [0, 5]
 
 

@@ -2,7 +2,8 @@
 
 The file holds `estimator.json` and `arrays/0.npy`, `arrays/1.npy`, ... JSON values stand for themselves; what
 JSON lacks is a mapping with one key: ``{"array": 3}``, ``{"scalar": 4}`` (an array without dimensions),
-``{"objects": [shape, [...]]}`` (an array of strings), ``{"tuple": [...]}``,
+``{"objects": [shape, [...]]}`` (an array of strings), ``{"sparse": [kind, shape, [data, indices, indptr]]}``,
+``{"tuple": [...]}``,
 ``{"items": [[key, value], ...]}`` (a dict), ``{"float": "nan"}``, ``{"object": [class, attributes]}``.
 """
 
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+from scipy.sparse import csc_array, csc_matrix, csr_array, csr_matrix
 
 from fullspan._version import __version__
 from fullspan.core.errors import CheckpointError
@@ -26,6 +28,7 @@ _DESCRIPTION = "estimator.json"
 _FORMAT = 1
 _PACKAGE = "fullspan.estimators."
 _PLAIN = (bool, int, str, type(None))
+_SPARSE: dict[str, Any] = {kind.__name__: kind for kind in (csr_matrix, csr_array, csc_matrix, csc_array)}
 
 
 class Saveable:
@@ -104,6 +107,9 @@ def _encode(value: Any, arrays: list[np.ndarray], name: str) -> Any:
         return value if math.isfinite(value) else {"float": repr(value)}
     if isinstance(value, np.ndarray):
         return _encode_array(value, arrays, name)
+    if type(value) in _SPARSE.values():
+        parts = [_encode_array(part, arrays, name) for part in (value.data, value.indices, value.indptr)]
+        return {"sparse": [type(value).__name__, list(value.shape), parts]}
     if isinstance(value, np.generic):
         arrays.append(np.asarray(value))
         return {"scalar": len(arrays) - 1}
@@ -180,6 +186,11 @@ class _Reader:
                 out = np.empty(len(flat), dtype=object)
                 out[:] = [self.decode(item) for item in flat]
                 return out.reshape(shape)
+            case "sparse":
+                name, shape, parts = content
+                found = _SPARSE[name](tuple(self.decode(part) for part in parts), shape=tuple(shape))
+                found.check_format(full_check=True)  # an index outside would be read from memory unchecked
+                return found
             case "tuple":
                 return tuple(self.decode(item) for item in content)
             case "items":

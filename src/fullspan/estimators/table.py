@@ -334,6 +334,8 @@ class TableModel(Saveable):
         Of a classifier, what its classes 0, 1, ... stand for in the target; None for a regressor.
     fill : ndarray or None
         Stands for missing values where the estimator takes none, float64 [n_features].
+    scale : ndarray or None
+        Each feature is divided by it where the estimator wants features alike, float64 [n_features].
 
     Examples
     --------
@@ -344,6 +346,8 @@ class TableModel(Saveable):
     >>> TableModel(encoder, tree, "y", None, None).predict(pa.table({"town": ["Trier"]})).to_pylist()
     [{'prediction': 2.0}]
     """
+
+    scale: np.ndarray | None = None  # also of models that an older version saved
 
     def __init__(
         self,
@@ -361,7 +365,8 @@ class TableModel(Saveable):
 
     def filled(self, X: np.ndarray) -> np.ndarray:
         """A matrix that `encoder` made as the estimator takes it."""
-        return X if self.fill is None else np.where(np.isnan(X), self.fill, X)
+        X = X if self.fill is None else np.where(np.isnan(X), self.fill, X)
+        return X if self.scale is None else X / self.scale
 
     def outputs(self, X: np.ndarray) -> np.ndarray:
         """Probabilities [n_rows, n_classes] or values [n_rows, 1] of a matrix that `encoder` made."""

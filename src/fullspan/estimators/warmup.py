@@ -30,6 +30,7 @@ def _steps() -> Iterator[tuple[str, Callable[[], Any]]]:
     X[:, 2] = rng.integers(0, 3, _N_ROWS)  # categories
     yield from _trees_and_forests(X)
     yield from _additive(np.nan_to_num(X))
+    yield from _neighbors(np.nan_to_num(X))
     yield from _xgb(X)
     yield from _maps(X)
 
@@ -76,6 +77,16 @@ def _additive(X: np.ndarray) -> Iterator[tuple[str, Callable[[], Any]]]:
     exponential = estimators.GradientBoostingClassifier(n_estimators=2, loss="exponential")
     yield "GBDT", lambda: _fit(exponential, X, two)
     yield "GBDT", lambda: _fit(estimators.GradientBoostingRegressor(n_estimators=2), X, value)
+
+
+def _neighbors(X: np.ndarray) -> Iterator[tuple[str, Callable[[], Any]]]:
+    def ask() -> None:
+        tree = estimators.KDTree(X)
+        tree.query(X, 2)
+        tree.query_pairs(1.0)
+        tree.count_neighbors(tree, [1.0])
+
+    yield "kd-tree", ask
 
 
 def _xgb(X: np.ndarray) -> Iterator[tuple[str, Callable[[], Any]]]:

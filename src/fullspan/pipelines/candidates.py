@@ -28,10 +28,16 @@ class Candidate:
         Missing values; otherwise they become the column's median.
     takes_categories : bool
         Categories as sets; otherwise their codes, by frequency, count as numbers.
+    takes_weights : bool
+        Weights of rows.
+    takes_scales : bool
+        Features of any scale; otherwise each is divided by its standard deviation.
     """
 
     takes_missing: bool
     takes_categories: bool
+    takes_weights: bool = True
+    takes_scales: bool = True
 
 
 CANDIDATES = {
@@ -41,6 +47,7 @@ CANDIDATES = {
     "adaboost": Candidate(takes_missing=False, takes_categories=False),
     "gbdt": Candidate(takes_missing=False, takes_categories=False),
     "xgb": Candidate(takes_missing=True, takes_categories=True),
+    "knn": Candidate(takes_missing=False, takes_categories=False, takes_weights=False, takes_scales=False),
 }
 
 
@@ -97,6 +104,9 @@ def make_estimator(name: str, classify: bool, is_category: np.ndarray, n_rows: i
                 enable_categorical=True,
                 feature_types=kinds,
             )
+        case "knn":
+            knn = estimators.KNeighborsClassifier if classify else estimators.KNeighborsRegressor
+            return knn(min(15, n_rows), weights="distance")
         case _:
             from sklearn.dummy import DummyClassifier, DummyRegressor
 

@@ -71,8 +71,10 @@ def importances(
 def _most_used(estimator: Any, positions: list[list[int]]) -> list[int]:
     """Columns, those first that the model gained most by in fitting."""
     used = getattr(estimator, "feature_importances_", None)
-    if used is None:  # bagging has none of its own
-        used = np.mean([part.feature_importances_ for part in estimator.estimators_], axis=0)
+    if used is None:  # bagging has none of its own, and what is no sum of trees cannot tell
+        parts = getattr(estimator, "estimators_", [])
+        n_features = estimator.n_features_in_
+        used = np.mean([part.feature_importances_ for part in parts] or [np.ones(n_features)], axis=0)
     strength = np.array([np.sum(used[features]) for features in positions])
     return [int(index) for index in np.argsort(-strength, kind="stable")]
 
@@ -132,6 +134,8 @@ def _rows_for_tree_shap(estimator: Any) -> int:
     if isinstance(estimator, XGBModel):
         trees = estimator.get_booster().model
         steps = np.count_nonzero(trees.left < 0) * (estimator.max_depth or _XGB_DEPTH)
+    elif not hasattr(estimator, "estimators_") and not hasattr(estimator, "tree_"):
+        return 0
     else:
         parts = np.ravel(getattr(estimator, "estimators_", [estimator]))
         steps = sum(_steps(part.tree_) for part in parts)

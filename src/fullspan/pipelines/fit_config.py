@@ -88,6 +88,8 @@ class FitConfig(Config):
             if name not in (*CANDIDATES, "all"):
                 hint = f"choose from: {', '.join(CANDIDATES)}, all; give the option once for each"
                 raise ConfigError(f"--model: no model named {name!r}", hint)
+            if self.weight is not None and name in CANDIDATES and not CANDIDATES[name].takes_weights:
+                raise ConfigError(f"--weight: the model {name!r} takes none", "leave one of them away")
         if self.group is not None and self.order_by is not None:
             raise ConfigError("--group and --order-by contradict each other", "give one of them")
         return self
@@ -98,4 +100,6 @@ class FitConfig(Config):
 
     def names(self) -> list[str]:
         """The estimators to compare, each once."""
-        return list(CANDIDATES) if "all" in self.model else list(dict.fromkeys(self.model))
+        if "all" not in self.model:
+            return list(dict.fromkeys(self.model))
+        return [name for name, each in CANDIDATES.items() if self.weight is None or each.takes_weights]

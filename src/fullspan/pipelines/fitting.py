@@ -244,8 +244,15 @@ def fitted(name: str, problem: Problem, rows: np.ndarray, config: FitConfig) -> 
     fill = None if candidate is None or candidate.takes_missing else _medians(X)
     estimator = make_estimator(name, labels is not None, encoder.is_category, len(rows), config.seed)
     weight = None if problem.weight is None else problem.weight[rows]
-    estimator.fit(X if fill is None else np.where(np.isnan(X), fill, X), y, sample_weight=weight)
-    return TableModel(encoder, estimator, config.target, labels, fill), classes
+    model = TableModel(encoder, estimator, config.target, labels, fill)
+    if candidate is not None and not candidate.takes_scales:
+        deviations = model.filled(X).std(axis=0)
+        model.scale = np.where(deviations > 0, deviations, 1.0)
+    if candidate is None or candidate.takes_weights:
+        estimator.fit(model.filled(X), y, sample_weight=weight)
+    else:
+        estimator.fit(model.filled(X), y)
+    return model, classes
 
 
 def _medians(X: np.ndarray) -> np.ndarray:

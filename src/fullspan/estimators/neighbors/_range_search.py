@@ -9,7 +9,7 @@ import numpy as np
 
 from fullspan.core.simd import LANES
 from fullspan.estimators.neighbors._range_kernels import CHUNK, RECTANGLE, count_within, within
-from fullspan.estimators.neighbors._structure import run, thread_count
+from fullspan.estimators.neighbors._structure import plain, run, thread_count
 
 if TYPE_CHECKING:
     from fullspan.estimators.neighbors.kd_tree import KDTree
@@ -180,7 +180,7 @@ def _weights(tree: KDTree, other: KDTree, weights: Any) -> tuple[np.ndarray, np.
         raise ValueError(f"weights: expected those of 2 trees, got {len(weights)}")
     checked = []
     for each, which in zip(weights, (tree, other), strict=True):
-        values = _NOTHING if each is None else np.ascontiguousarray(each, dtype=np.float64)
+        values = _NOTHING if each is None else plain(np.ascontiguousarray(each, dtype=np.float64))
         if each is not None and values.shape != (which.n,):
             raise ValueError(f"weights: expected one for each of {which.n} points, got shape {values.shape}")
         checked.append(values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 from typing import Any
 
@@ -39,6 +40,18 @@ def thread_count(workers: int | None, n_items: int) -> int:
         raise ValueError(f"workers={workers}: expected how many threads to use, or -1 for every core")
     wanted = usable_cores() if workers is None or workers == -1 else int(workers)
     return max(1, min(wanted, n_items // (_WORTH_THREADS // 2)))
+
+
+def plain(array: np.ndarray) -> np.ndarray:
+    """The same memory, C-contiguous, without the mark that it must not be written.
+
+    Kernels would be compiled a second time for arrays that have it. The view is good while the array lives.
+    """
+    if array.flags.writeable or not array.size:
+        return array
+    memory = (ctypes.c_char * array.nbytes).from_address(array.ctypes.data)
+    view: np.ndarray = np.frombuffer(memoryview(memory), dtype=array.dtype).reshape(array.shape)
+    return view
 
 
 class Structure(Saveable):
@@ -94,7 +107,7 @@ class Structure(Saveable):
             build_tree,
             threads,
             new_barrier(threads),
-            data.reshape(-1),
+            plain(data).reshape(-1),
             (n, m, self.block, self.n_levels, alone),
             self.ids,
             (self.dimensions, self.values, self.split_starts),
@@ -114,10 +127,15 @@ class Structure(Saveable):
 
     def scaled(self, exponent: int) -> tuple[Any, ...]:
         """What kernels take for the tree, with all numbers times a power of two."""
-        blocks, boxes = self.blocks, self.boxes
+        blocks, boxes = plain(self.blocks), plain(self.boxes)
         if exponent:
             blocks, boxes = np.ldexp(blocks, exponent), np.ldexp(boxes, exponent)
-        return blocks.reshape(-1), self.block, self.m, self.ids, boxes.reshape(-1), self.box_starts
+        ids, box_starts = plain(self.ids), plain(self.box_starts)
+        return blocks.reshape(-1), self.block, self.m, ids, boxes.reshape(-1), box_starts
+
+    def splits(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Dimension and value of each node, level by level, and where each level starts."""
+        return plain(self.dimensions), plain(self.values), plain(self.split_starts)
 
 
 def norm_of(p: float) -> tuple[int, float]:

@@ -13,7 +13,14 @@ from fullspan.core.simd import LANES
 from fullspan.estimators.neighbors import _range_search as ranges
 from fullspan.estimators.neighbors._build_kernels import find_homes
 from fullspan.estimators.neighbors._query_kernels import nearest
-from fullspan.estimators.neighbors._structure import Structure, exponent_for, norm_of, run, thread_count
+from fullspan.estimators.neighbors._structure import (
+    Structure,
+    exponent_for,
+    norm_of,
+    plain,
+    run,
+    thread_count,
+)
 from fullspan.estimators.neighbors.nodes import InnerNode, LeafNode, Node, node
 from fullspan.estimators.saving import Saveable
 
@@ -236,8 +243,8 @@ class KDTree(Saveable):
         assert structure is not None
         eps, bound = reach
         homes = np.empty(len(rows), dtype=np.int64)
-        splits = structure.dimensions, structure.values, structure.split_starts
-        run(find_homes, threads, rows, structure.n_levels, splits, homes)
+        rows = plain(rows)
+        run(find_homes, threads, rows, structure.n_levels, structure.splits(), homes)
         order = np.argsort(homes) if len(rows) >= _WORTH_SORTING else np.arange(len(rows))
         exponent, tree, rows, metric = self._scaled(rows, p)
         slack = (1 + eps) ** -(p if math.isfinite(p) else 1)
@@ -261,7 +268,7 @@ class KDTree(Saveable):
             float(np.abs(each).max(initial=0.0)) for each in (self.mins, self.maxes, rows, self._periods())
         )
         exponent = exponent_for(largest)
-        periods = self._periods()
+        rows, periods = plain(rows), plain(self._periods())
         if exponent:
             rows, periods = np.ldexp(rows, exponent), np.ldexp(periods, exponent)
         return exponent, self._structure.scaled(exponent), rows, (*norm_of(p), periods)
