@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hmac
 import json
 import os
 import re
@@ -74,6 +75,7 @@ def post(running: Running, path: str, **arguments: Any) -> httpx2.Response:
         ({"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": "/etc/passwd"}}},
          400, "response_format", ""),
         ({"regex": "("}, 400, "regex", ""),
+        ({"grammar": "start: nothing"}, 400, "grammar", "unknown name"),
         ({"grammar": "/etc/passwd"}, 400, "grammar", ""),
         ({"stream_options": {"include_usage": True}}, 400, "stream_options", "need stream"),
         ({"regex": "a", "grammar": "start: a"}, 400, None, "obeys one of them"),
@@ -145,6 +147,18 @@ def test_keys_are_needed_where_others_can_reach(tmp_path: Path, monkeypatch: pyt
     known = ["key-of-the-first-team", "key-of-the-environment"]
     assert all(map(keys.allow, known)) and not any(map(keys.allow, [None, "", "key-of-the-first-tea"]))
     assert not any(key in repr(vars(keys)) for key in known)
+
+
+def test_keys_are_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of them, each as a digest of one length by the function that is made for it, whatever matches."""
+    compared: list[tuple[bytes, bytes]] = []
+    compare = hmac.compare_digest
+    monkeypatch.setattr(hmac, "compare_digest", lambda a, b: compared.append((a, b)) or compare(a, b))
+    keys = ApiKeys([f"the-key-of-team-number-{number}" for number in range(3)])
+    for given, known in (("the-key-of-team-number-0", True), ("x" * 10_000, False), (None, False)):
+        compared.clear()
+        assert keys.allow(given) is known
+        assert len(compared) == 3 and {len(each) for pair in compared for each in pair} == {32}
 
 
 def test_a_drafter_that_is_not_there_is_refused_before_the_model_loads(
