@@ -131,6 +131,18 @@ def test_batch_does_not_depend_on_the_order_of_rows_nor_on_threads() -> None:
     np.testing.assert_allclose(other.weights_, one.weights_, rtol=1e-8, atol=1e-10)
 
 
+@pytest.mark.parametrize("options", [{}, {"boundary": "toroidal"}, {"topology": "hexagonal"}])
+def test_float32_takes_the_same_steps(options: dict[str, Any]) -> None:
+    many = RNG.normal(size=(300, 7)).astype(np.float32)
+    fits = [
+        SelfOrganizingMap(8, 5, algorithm="online", max_iter=2, random_state=0, **options).fit(rows)
+        for rows in (many, many.astype(np.float64))
+    ]
+    # 600 steps, each rounded to seven digits, that mostly forget the errors of those before.
+    np.testing.assert_allclose(fits[0].weights_, fits[1].weights_, atol=2e-5)
+    assert fits[0].quantization_error_ == pytest.approx(fits[1].quantization_error_, rel=1e-5)
+
+
 def test_pca_spans_the_data() -> None:
     rows = RNG.normal(size=(200, 2)) * [5.0, 1.0] + [10.0, -3.0]
     with_pca = SelfOrganizingMap(6, 4, max_iter=1, sigma=1e-3, algorithm="online", learning_rate=1e-12)

@@ -122,4 +122,6 @@ def _xgb(X: np.ndarray) -> Iterator[tuple[str, Callable[[], Any]]]:
 def _maps(X: np.ndarray) -> Iterator[tuple[str, Callable[[], Any]]]:
     whole = np.nan_to_num(X)
     yield "map", lambda: estimators.SelfOrganizingMap(2, 2, max_iter=1).fit(X).transform(X)
-    yield "map", lambda: estimators.SelfOrganizingMap(2, 2, algorithm="online", max_iter=1).fit(whole)
+    for data in (whole, whole.astype(np.float32)):
+        som = estimators.SelfOrganizingMap(2, 2, algorithm="online", max_iter=1)
+        yield "map", lambda som=som, data=data: som.fit(data)  # type: ignore[misc]

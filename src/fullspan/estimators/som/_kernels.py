@@ -38,6 +38,13 @@ def _round(kind: int, square: float, spread: float) -> float:
 
 
 @helper(**_FAST)
+def _around(steps: int, size: int, periodic: bool) -> int:
+    """How far that is, by the shorter way around where edges meet."""
+    steps = abs(steps)
+    return min(steps, size - steps) if periodic else steps
+
+
+@helper(**_FAST)
 def _neighborhood(
     unit: int, spread: float, kind: int, shape: Any, along_x: Any, along_y: Any, out: Any
 ) -> None:
@@ -48,26 +55,27 @@ def _neighborhood(
     x, y, hexagonal, periodic = shape
     column, row = unit // y, unit % y
     height = np.sqrt(0.75) if hexagonal else 1.0
-    for half in range(2 * x):
+    for half in range(0, 2 * x, 1 if hexagonal else 2):
         along_x[half] = _along(0.5 * half, spread, kind)
     for step in range(y):
         along_y[step] = _along(height * step, spread, kind)
+    for j in range(y):
+        along_y[y + j] = along_y[_around(j - row, y, periodic)]
     for i in range(x):
+        half = 2 * (i - column) - (row % 2 if hexagonal else 0)  # to even rows
+        even = _around(half, 2 * x, periodic)
+        odd = _around(half + 1, 2 * x, periodic) if hexagonal else even
+        factor_even, factor_odd = along_x[even], along_x[odd]
         for j in range(y):
-            half = 2 * (i - column)
-            if hexagonal:
-                half += j % 2 - row % 2
-            half, step = abs(half), abs(j - row)
-            if periodic:
-                half, step = min(half, 2 * x - half), min(step, y - step)
-            weight = along_x[half] * along_y[step]
-            if kind == MEXICAN_HAT or (hexagonal and kind != GAUSSIAN):
+            out[i * y + j] = (factor_odd if j % 2 else factor_even) * along_y[y + j]
+        if kind == MEXICAN_HAT or (hexagonal and kind != GAUSSIAN):
+            for j in range(y):
+                half, step = odd if j % 2 else even, _around(j - row, y, periodic)
                 square = 0.25 * half * half + (0.75 if hexagonal else 1.0) * step * step  # exact
                 if kind == MEXICAN_HAT:
-                    weight *= 1.0 - square / (spread * spread)
+                    out[i * y + j] *= 1.0 - square / (spread * spread)
                 else:
-                    weight = _round(kind, square, spread)
-            out[i * y + j] = weight
+                    out[i * y + j] = _round(kind, square, spread)
 
 
 @kernel(**_FAST)

@@ -92,6 +92,10 @@ class BatchWorker:
         self.units, distance = nearest(self.X, weights, self.metric, self.gaps, self.n_threads)
         return np.bincount(self.units, minlength=len(weights)), float(distance.sum())
 
+    def winners(self) -> NDArray[np.int64]:
+        """Of each row, as `finish` found them."""
+        return self.units
+
     def classes(self) -> Any:
         return None if self.y is None else np.unique(self.y)
 
@@ -165,11 +169,13 @@ def fit_partitions(som: SelfOrganizingMap, partitions: Partitions) -> SelfOrgani
     return som
 
 
-def fit_local(som: SelfOrganizingMap, X: NDArray[Any], forced: Any, n_threads: int) -> None:
-    """The batch algorithm on rows in this process."""
+def fit_local(som: SelfOrganizingMap, X: NDArray[Any], forced: Any, n_threads: int) -> NDArray[np.int64]:
+    """The batch algorithm on rows in this process; returns their nearest units."""
     with LocalPartitions([(X, None)]) as partitions:
         partitions.start(BatchWorker, som.activation_distance, n_threads, forced)
         fit_batch(som, partitions, X)
+        (units,) = partitions.call("winners")
+    return np.asarray(units)
 
 
 def fit_batch(som: SelfOrganizingMap, partitions: Partitions, X: NDArray[Any] | None = None) -> None:

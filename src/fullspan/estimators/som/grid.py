@@ -20,6 +20,7 @@ from fullspan.estimators.som._kernels import (
     TRIANGLE,
     fill_neighborhoods,
 )
+from fullspan.estimators.som._lane_kernels import BLOCK
 
 NEIGHBORHOODS = {"gaussian": GAUSSIAN, "mexican_hat": MEXICAN_HAT, "bubble": BUBBLE, "triangle": TRIANGLE}
 METRICS = {"euclidean": EUCLIDEAN, "cosine": COSINE, "manhattan": MANHATTAN, "chebyshev": CHEBYSHEV}
@@ -57,7 +58,7 @@ class Grid:
 
     def room(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """What the kernels keep a neighbourhood's factors in."""
-        return np.empty(2 * self.x), np.empty(self.y)
+        return np.empty(2 * self.x), np.empty(2 * self.y)
 
     def positions(self) -> NDArray[np.float64]:
         """Of the units' centres, [n_units, 2]; odd rows of hexagons lie half a step to the right."""
@@ -140,3 +141,16 @@ def decayed(
     if callable(name):
         return np.array([float(name(value, each, end)) for each in t.tolist()])
     return np.asarray(known[name](value, t, end), dtype=np.float64)
+
+
+def into_lanes(codebook: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Weights [n_units, n_features] as the kernels of lanes take them, [n_blocks, n_features, lanes]."""
+    n_blocks = -(-len(codebook) // BLOCK)
+    padded = np.zeros((n_blocks * BLOCK, codebook.shape[1]), np.float32)
+    padded[: len(codebook)] = codebook
+    return np.ascontiguousarray(padded.reshape(n_blocks, BLOCK, -1).transpose(0, 2, 1))
+
+
+def from_lanes(lanes: NDArray[np.float32], n_units: int) -> NDArray[np.float32]:
+    """The reverse."""
+    return lanes.transpose(0, 2, 1).reshape(-1, lanes.shape[1])[:n_units]

@@ -23,6 +23,7 @@ from fullspan.core.device import threads_of
 from fullspan.core.partitions import LocalPartitions
 from fullspan.estimators.saving import Saveable
 from fullspan.estimators.som._kernels import online_steps
+from fullspan.estimators.som._lane_kernels import BLOCK, online_steps_in_lanes
 from fullspan.estimators.som.batch import BatchWorker, count_votes, fit_local, initial_weights
 from fullspan.estimators.som.grid import (
     METRICS,
@@ -32,6 +33,8 @@ from fullspan.estimators.som.grid import (
     Decay,
     Grid,
     decayed,
+    from_lanes,
+    into_lanes,
 )
 from fullspan.estimators.som.measures import MapMeasures, clustered
 from fullspan.estimators.som.search import nearest, without_gaps
@@ -113,6 +116,7 @@ class SelfOrganizingMap(
     Notes
     -----
     Missing values (NaN): distances are over the entries that a row has, and only these move the weights.
+    Online, data in float32 are learnt in float32, some times as fast; everything else is float64.
     Memory beside the data: 16 bytes a weight, 24 bytes a row, 2 MB for each thread.
 
     A triangle's peak is 1, where MiniSom has sigma²; that only scales the learning rate.
@@ -215,24 +219,21 @@ class SelfOrganizingMap(
         labels = None if y is None else _checked_labels(rows, y)
         forced = self._forced(fixed_points, len(rows))
         if self.algorithm == "batch":
-            fit_local(self, rows, forced, self._threads())
+            self.labels_ = fit_local(self, rows, forced, self._threads())
         else:
             self._begin(rows, gaps)
             codebook, random = self._codebook, self._random()
             for epoch in range(self.max_iter):
                 order = random.permutation(len(rows)) if self.shuffle else np.arange(len(rows))
                 self._steps(codebook, rows, order, forced, epoch * len(rows), self.max_iter * len(rows))
-            self._set_map(codebook, None, None, self.max_iter)
-        self.labels_, distance = nearest(
-            rows, self._codebook, self.activation_distance, gaps, self._threads()
-        )
-        hits = np.bincount(self.labels_, minlength=self._grid().n_units)
-        self._set_map(self._codebook, hits, float(distance.sum()), self.max_iter)
+            self.labels_, distance = nearest(rows, codebook, self.activation_distance, gaps, self._threads())
+            hits = np.bincount(self.labels_, minlength=len(codebook))
+            self._set_map(codebook, hits, float(distance.sum()), self.max_iter)
         for name in {"classes_", "unit_labels_", "unit_clusters_"} & vars(self).keys():
             delattr(self, name)
         if self.n_clusters is not None:
-            clusters = clustered(self._codebook[hits > 0], self.n_clusters)
-            self.unit_clusters_ = self._for_all_units(clusters, hits > 0)
+            won = self.hits_.ravel() > 0
+            self.unit_clusters_ = self._for_all_units(clustered(self._codebook[won], self.n_clusters), won)
         if labels is not None:
             classes = np.unique(labels)
             self._set_labels(classes, count_votes(self.labels_, labels, classes, self._grid().n_units))
@@ -287,20 +288,41 @@ class SelfOrganizingMap(
         self, codebook: NDArray[np.float64], X: Any, order: Any, forced: Any, start: int, end: int
     ) -> None:
         """Online steps over X[order], at times from `start` on of `end`."""
-        grid = self._grid()
-        share = np.empty(grid.n_units)
+        grid, kind = self._grid(), NEIGHBORHOODS[self.neighborhood_function]
+        metric = METRICS[self.activation_distance]
+        near, room = np.empty(grid.n_units), grid.room()
         rate = _ONLINE_RATE if self.learning_rate is None else float(self.learning_rate)
+        in_lanes = X.dtype == np.float32 and self.activation_distance == "euclidean" and not self.gaps_
+        lanes = into_lanes(codebook) if in_lanes else np.empty((0, 0, 0), np.float32)
+        share, squares = np.empty((2, BLOCK * len(lanes)), np.float32)
         for first in range(0, len(order), _STEPS_AT_ONCE):
             chosen = order[first : first + _STEPS_AT_ONCE]
-            rows, known = without_gaps(X[chosen], self.gaps_)
             winners = np.full(len(chosen), -1) if forced is None else forced[chosen]
             t = np.arange(start + first, start + first + len(chosen), dtype=np.float64)
-            online_steps(
-                rows, known, winners, codebook, decayed(self.decay_function, RATE_DECAYS, rate, t, end),
-                decayed(self.sigma_decay_function, SPREAD_DECAYS, self._spread(), t, end),
-                NEIGHBORHOODS[self.neighborhood_function], METRICS[self.activation_distance], self.gaps_,
-                grid.shape, *grid.room(), share,
-            )  # fmt: skip
+            rates = decayed(self.decay_function, RATE_DECAYS, rate, t, end)
+            spreads = decayed(self.sigma_decay_function, SPREAD_DECAYS, self._spread(), t, end)
+            if in_lanes:
+                online_steps_in_lanes(
+                    X[chosen], winners, lanes, rates, spreads, kind, grid.shape, *room, near, share, squares
+                )
+            else:
+                rows, known = without_gaps(X[chosen], self.gaps_)
+                online_steps(
+                    rows,
+                    known,
+                    winners,
+                    codebook,
+                    rates,
+                    spreads,
+                    kind,
+                    metric,
+                    self.gaps_,
+                    grid.shape,
+                    *room,
+                    near,
+                )
+        if in_lanes:
+            codebook[:] = from_lanes(lanes, grid.n_units)
 
     def _begin(self, X: NDArray[Any], gaps: bool) -> None:
         self.gaps_ = gaps
