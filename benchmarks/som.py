@@ -1,4 +1,4 @@
-"""Self-organizing maps: fullspan against MiniSom (and somoclu, where there is one), in turns in one process."""
+"""Self-organizing maps: fullspan against MiniSom, and somoclu where there is one, in turns in one process."""
 
 from __future__ import annotations
 
