@@ -191,7 +191,7 @@ def test_the_command_line(
     run(monkeypatch, *words, "--speculate", "ngram", "--speculate", store)
     said = capsys.readouterr().out
     assert "steps by their number of tokens: 1: " in said
-    assert f"{store}" in said and "of plain" in said
+    assert "answers.store" in said and "of plain" in said
     assert "--speculate auto is now" in said
     assert model.source.place.is_file()
     words = ["generate", folder, "abc", "--weights", "q8", "--max-tokens", "5", "--format", "json"]
@@ -219,3 +219,43 @@ def test_a_datastore_of_files(
         with pytest.raises(SystemExit, match="2"):
             main()
         assert re.search(message, capsys.readouterr().err)
+
+
+def test_the_page_shows_each_tree(
+    model: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from html.parser import HTMLParser
+
+    assert model.source is not None
+    page = tmp_path / "page.html"
+    words = ["generate", model.source.path, "<b>abcabcabc", "--weights", "q8", "--max-tokens", "40"]
+    run(monkeypatch, *words, "--speculate", "early-exit:1", "--speculation-report", page)
+    plain = model.generate("<b>abcabcabc", max_tokens=40)
+    captured = capsys.readouterr()
+    assert captured.out == plain.text + "\n" and f"wrote {page}" in captured.err
+    counts = model.generate("<b>abcabcabc", max_tokens=40, speculate="early-exit:1").speculation
+    assert counts is not None
+
+    class Reader(HTMLParser):
+        def __init__(self) -> None:
+            super().__init__()
+            self.classes: list[str] = []
+            self.addresses: list[str] = []
+
+        def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+            self.classes += [value or "" for name, value in attrs if name == "class"]
+            self.addresses += [value or "" for name, value in attrs if name in ("src", "href")]
+
+    text = page.read_text(encoding="utf-8")
+    reader = Reader()
+    reader.feed(text)
+    assert not reader.addresses and "http" not in text
+    # One of each is the legend's.
+    assert reader.classes.count("token accepted") - 1 == sum(counts.accepted)
+    shown = reader.classes.count("token accepted") + reader.classes.count("token rejected") - 2
+    assert shown == counts.n_proposed
+    assert f"<b>{counts.tokens_per_step:.2f}</b>tokens a step" in text
+    monkeypatch.setattr(sys, "argv", ["fullspan", *map(str, words), "--speculation-report", str(page)])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert "about one answer with --speculate" in capsys.readouterr().err

@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -66,8 +67,8 @@ class Standing:
         """The standing in a line of a table."""
         shares = " ".join(f"{share:.2f}" for share in self.accepted[:8])
         return (
-            f"{self.contender:24} {self.tokens_per_second:6.0f} tokens/s, {self.ratio:.2f} of plain "
-            f"(at least {self.at_least:.2f}), {self.tokens_per_step:.2f} tokens a step, "
+            f"{Path(self.contender).name:24} {self.tokens_per_second:6.0f} tokens/s, {self.ratio:.2f} of "
+            f"plain (at least {self.at_least:.2f}), {self.tokens_per_step:.2f} tokens a step, "
             f"drafting {self.drafting:.1%}" + (f", accepted by position {shares}" if shares else "")
         )
 
