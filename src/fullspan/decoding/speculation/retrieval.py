@@ -53,7 +53,7 @@ class RetrievalDrafter:
         datastore: Datastore,
         n_tokens: int = 15,
         longest: int = 8,
-        shortest: int = 1,
+        shortest: int = 2,
         costs: StepCosts = TYPICAL,
     ) -> None:
         if not 1 <= n_tokens <= MOST_PROPOSALS:
