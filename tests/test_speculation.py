@@ -473,7 +473,7 @@ def test_what_does_not_fit_is_refused_by_name(
     with pytest.raises(ConfigError, match="n-grams of 3 to 2 tokens"):
         NGramDrafter(3, longest=2, shortest=3)
     store = Datastore.build(["abc"], target.tokenizer)
-    with pytest.raises(ConfigError, match="contexts of 1 to 33 tokens"):
+    with pytest.raises(ConfigError, match="contexts of 2 to 33 tokens"):
         RetrievalDrafter(store, longest=33)
     with pytest.raises(DataError, match="texts of a datastore are empty"):
         Datastore.build(["", ""], target.tokenizer)

@@ -12,7 +12,7 @@ from fullspan.checkpoints.store import find_model
 from fullspan.cli.options import with_options
 from fullspan.core.config import Argument, Config, InputPath
 from fullspan.core.progress import progress
-from fullspan.decoding.engines import SPECULATE_HELP, WEIGHTS_HELP, Weights
+from fullspan.decoding.engines import SPECULATE_HELP, WEIGHTS_HELP, Weights, check_speculate
 from fullspan.text.prompts import iter_prompts
 
 app = typer.Typer(
@@ -58,6 +58,8 @@ class DecodeConfig(Config):
 def decode(config: DecodeConfig) -> None:
     """Measure plain decoding and speculation on your prompts: acceptance, tokens a step and speed."""
     find_model(config.model)
+    for way in config.speculate:
+        check_speculate(way)
     prompts = list(islice(iter_prompts(config.prompts), config.max_prompts))
     from fullspan.decoding.loading import load
     from fullspan.decoding.speculation.tuning import measure, tune
