@@ -94,12 +94,12 @@ def command(config: GenerateConfig) -> None:
 
 
 def _recorder(model: LanguageModel, speculate: str) -> Recorder:
-    from fullspan.decoding.speculation.report import Recorder
+    from fullspan.decoding.speculation.report import recorder_of
 
     drafter = model.drafter(speculate)
     if drafter is None:
         raise ConfigError("--speculate auto is plain decoding here, so there is nothing to report")
-    return Recorder(drafter)
+    return recorder_of(drafter)
 
 
 def _report(

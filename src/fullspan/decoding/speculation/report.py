@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import jinja2
 
 from fullspan.core.errors import DataError
 from fullspan.core.files import replacing
 from fullspan.decoding.results import Generation
-from fullspan.decoding.speculation.drafters import Drafter, Drafting, DraftRow, Target
+from fullspan.decoding.speculation.drafters import Drafter, Drafting, DraftRow, Learned, Target
 from fullspan.decoding.speculation.tree import Tree
 from fullspan.text.tokenizer import Tokenizer
 
@@ -36,10 +35,6 @@ class Recorder:
         self._drafter = drafter
         self.steps: list[tuple[int, Tree]] = []
 
-    def __getattr__(self, name: str) -> Any:
-        """What only some drafters have, such as the layers that they look at."""
-        return getattr(self._drafter, name)
-
     def check(self, target: Target) -> None:
         """As the other does."""
         self._drafter.check(target)
@@ -47,6 +42,19 @@ class Recorder:
     def begin(self, n_rows: int) -> Drafting:
         """Start on a batch."""
         return _Recording(self._drafter.begin(n_rows), self.steps)
+
+
+class _LearnedRecorder(Recorder):
+    """Of a drafter that looks at hidden states, which the loop has to ask for."""
+
+    def __init__(self, drafter: Learned) -> None:
+        super().__init__(drafter)
+        self.layers, self.acceptance = drafter.layers, drafter.acceptance
+
+
+def recorder_of(drafter: Drafter) -> Recorder:
+    """A recorder that the loop treats as it treats the drafter."""
+    return _LearnedRecorder(drafter) if isinstance(drafter, Learned) else Recorder(drafter)
 
 
 class _Recording:
