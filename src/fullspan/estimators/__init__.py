@@ -1,4 +1,4 @@
-"""Classical learning with scikit-learn's interface: trees, forests, boosting and ways to combine them."""
+"""Classical learning with scikit-learn's interface: trees, forests, boosting, linear models, components."""
 
 from __future__ import annotations
 
@@ -24,6 +24,12 @@ _MODULES = {
     "StackingRegressor": "stacking",
     "GradientBoostingClassifier": "gradient_boosting",
     "GradientBoostingRegressor": "gradient_boosting",
+    "LogisticRegression": "linear.logistic",
+    "PCA": "decomposition.pca",
+    "IncrementalPCA": "decomposition.incremental_pca",
+    "KernelPCA": "decomposition.kernel_pca",
+    "biplot": "decomposition.plotting",
+    "scree_plot": "decomposition.plotting",
     "XGBClassifier": "boosting.xgb",
     "XGBRegressor": "boosting.xgb",
     "XGBRanker": "boosting.xgb",

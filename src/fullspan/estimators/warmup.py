@@ -33,6 +33,7 @@ def _steps() -> Iterator[tuple[str, Callable[[], Any]]]:
     yield from _neighbors(np.nan_to_num(X))
     yield from _xgb(X)
     yield from _maps(X)
+    yield from _linear(np.nan_to_num(X))
 
 
 def _fit(estimator: Any, X: Any, y: np.ndarray) -> Any:
@@ -117,6 +118,18 @@ def _xgb(X: np.ndarray) -> Iterator[tuple[str, Callable[[], Any]]]:
     for objective in ("rank:ndcg", "rank:pairwise"):
         ranker = estimators.XGBRanker(n_estimators=2, objective=objective)
         yield "XGB ranking", lambda model=ranker: model.fit(X, three, qid=queries)  # type: ignore[misc]
+
+
+def _linear(X: np.ndarray) -> Iterator[tuple[str, Callable[[], Any]]]:
+    two, three = _targets()
+    for rows in (X, X.astype(np.float32), csr_matrix(X), csr_matrix(X.astype(np.float32))):
+        yield "logistic", lambda rows=rows: _fit(estimators.LogisticRegression(max_iter=20), rows, two)  # type: ignore[misc]
+        saga = estimators.LogisticRegression(solver="saga", max_iter=200, tol=0.1)
+        yield "logistic", lambda rows=rows, model=saga: _fit(model, rows, two)  # type: ignore[misc]
+    yield "logistic", lambda: _fit(estimators.LogisticRegression(), X, three)
+    yield "logistic", lambda: _fit(estimators.LogisticRegression(l1_ratio=1), X, two)
+    for dense in (X, X.astype(np.float32)):
+        yield "PCA", lambda dense=dense: estimators.PCA(svd_solver="covariance_eigh").fit(dense)  # type: ignore[misc]
 
 
 def _maps(X: np.ndarray) -> Iterator[tuple[str, Callable[[], Any]]]:

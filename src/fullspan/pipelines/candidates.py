@@ -32,12 +32,15 @@ class Candidate:
         Weights of rows.
     takes_scales : bool
         Features of any scale; otherwise each is divided by its standard deviation.
+    takes_values : bool
+        Regressions; otherwise classes only.
     """
 
     takes_missing: bool
     takes_categories: bool
     takes_weights: bool = True
     takes_scales: bool = True
+    takes_values: bool = True
 
 
 CANDIDATES = {
@@ -48,6 +51,7 @@ CANDIDATES = {
     "gbdt": Candidate(takes_missing=False, takes_categories=False),
     "xgb": Candidate(takes_missing=True, takes_categories=True),
     "knn": Candidate(takes_missing=False, takes_categories=False, takes_weights=False, takes_scales=False),
+    "logistic": Candidate(takes_missing=True, takes_categories=True, takes_values=False),
 }
 
 
@@ -107,6 +111,10 @@ def make_estimator(name: str, classify: bool, is_category: np.ndarray, n_rows: i
         case "knn":
             knn = estimators.KNeighborsClassifier if classify else estimators.KNeighborsRegressor
             return knn(min(15, n_rows), weights="distance")
+        case "logistic":
+            from fullspan.estimators.linear.columns import ColumnsLogisticRegression
+
+            return ColumnsLogisticRegression(categorical_features=categories)
         case _:
             from sklearn.dummy import DummyClassifier, DummyRegressor
 

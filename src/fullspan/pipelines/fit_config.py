@@ -98,8 +98,18 @@ class FitConfig(Config):
         """Parts of the cross-validation of a table with so many rows."""
         return self.folds or (5 if n_rows < MANY_ROWS else 3)
 
-    def names(self) -> list[str]:
+    def names(self, classify: bool) -> list[str]:
         """The estimators to compare, each once."""
-        if "all" not in self.model:
-            return list(dict.fromkeys(self.model))
-        return [name for name, each in CANDIDATES.items() if self.weight is None or each.takes_weights]
+        if "all" in self.model:
+            return [
+                name
+                for name, each in CANDIDATES.items()
+                if (self.weight is None or each.takes_weights) and (classify or each.takes_values)
+            ]
+        for name in self.model:
+            if not classify and not CANDIDATES[name].takes_values:
+                raise ConfigError(
+                    f"--model: {name} predicts classes, and {self.target!r} holds numbers",
+                    "leave it away, or add --task classification if the numbers are classes",
+                )
+        return list(dict.fromkeys(self.model))

@@ -68,6 +68,7 @@ def fit(config: FitConfig) -> Path:
     if config.run is not None and config.run.is_dir():
         _check_unused(config.run, config.resume)
     problem = read_problem(config)
+    config.names(problem.labels is not None)  # refuses those that cannot be compared here
     digest = sha256(config.data)
     if config.data_sha256 not in (None, digest):
         raise DataError(
@@ -160,7 +161,7 @@ def _on_a_stop(path: Path) -> Iterator[None]:
 
 def _compare_and_keep(run: Run, problem: Problem, config: FitConfig, folds: list[Fold]) -> None:
     board, held_out = [], {}
-    names = [BASELINE, *config.names()]
+    names = [BASELINE, *config.names(problem.labels is not None)]
     with progress(len(names) * len(folds), "cross-validating", unit="fits") as advance:
         for name in names:
             predicted, score = _cross_validate(run.path, name, problem, config, folds, advance)

@@ -1,0 +1,1 @@
+"""Linear models: logistic regression, its solvers, and what its coefficients are known to be."""
