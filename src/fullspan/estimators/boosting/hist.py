@@ -60,7 +60,7 @@ _MOST_ROWS_OF_VECTORS = 2**27
 # Room for histograms: as many as fit into so many bytes, but not fewer than so many.
 _HISTOGRAM_BYTES, _FEWEST_HISTOGRAMS = 2**22, 64
 # One in so many features has its codes a second time, as a column.
-_COLUMNS_PART = 2
+_COLUMNS_PART = 6
 # Below so many values one thread is faster than several that meet.
 _FEW_VALUES = 2**19
 _PADDING = 64  # rows: what is read ahead, and written beside
