@@ -58,13 +58,14 @@ def summary_bytes(head_dim: int) -> Any:
 
 def _tile_scores(n: int) -> Any:
     @helper(name=f"tile_scores_{n}")
-    def scores(queries: int, keys: int, head_dim: int, n_blocks: int, out: int) -> None:
+    def scores(queries: int, keys: int, following: int, head_dim: int, n_blocks: int, out: int) -> None:
         """out [n rows, 64] = queries [head_dim, 8]ᵀ keys, for blocks of 16 positions."""
         for block in range(n_blocks):
             even, odd = floats(n), floats(n)
             at = keys + 32 * head_dim * block
             for d in range(0, head_dim, 2):
                 q, k = queries + 4 * TILE * d, at + 32 * d
+                prefetch(following + 32 * (head_dim * block + d))
                 even = multiply_add(load_half(k), spread_each(q, n, 4), even)
                 odd = multiply_add(load_half(k + 32), spread_each(q + 4 * TILE, n, 4), odd)
             store_each(out + 64 * block, even + odd, _ROW_BYTES)
@@ -74,12 +75,15 @@ def _tile_scores(n: int) -> Any:
 
 def _tile_values(n: int) -> Any:
     @helper(name=f"tile_values_{n}")
-    def values(weights: int, chunk_values: int, head_dim: int, n_positions: int, out: int) -> None:
+    def values(
+        weights: int, chunk_values: int, following: int, head_dim: int, n_positions: int, out: int
+    ) -> None:
         """The values of a chunk, each times its weight [n rows, 64]."""
         for d in range(0, head_dim, 32):
             low, high = floats(n), floats(n)
             for t in range(n_positions):
                 v = chunk_values + 2 * (head_dim * t + d)
+                prefetch(following + 2 * (head_dim * t + d))
                 w = spread_each(weights + 4 * t, n, _ROW_BYTES)
                 low = multiply_add(load_half(v), w, low)
                 high = multiply_add(load_half(v + 32), w, high)
@@ -120,6 +124,7 @@ def _softmax_row(scores: int, n_seen: int, n_blocks: int, out: int) -> None:
 def attend_chunk(
     queries: int,
     chunk: int,
+    following: int,
     head_dim: int,
     first: int,
     limits: Any,
@@ -130,27 +135,28 @@ def attend_chunk(
 ) -> None:
     """Sum up what the rows of a tile see in the chunk of positions from `first` on.
 
+    following : where the chunk stands that is next, whose memory is asked for meanwhile
     limits : int64 [8], how many positions each row sees of its context; limit : the most of them
     scores : room for [8, 64] float32
     """
     n_positions = min(limit - first, PAGE)
     n_blocks = (n_positions + 15) // 16
-    values = chunk + 2 * PAGE * head_dim
+    values, next_values = chunk + 2 * PAGE * head_dim, following + 2 * PAGE * head_dim
     if n_rows == 1:
-        _scores_1(queries, chunk, head_dim, n_blocks, scores)
+        _scores_1(queries, chunk, following, head_dim, n_blocks, scores)
     elif n_rows <= 4:
-        _scores_4(queries, chunk, head_dim, n_blocks, scores)
+        _scores_4(queries, chunk, following, head_dim, n_blocks, scores)
     else:
-        _scores_8(queries, chunk, head_dim, n_blocks, scores)
+        _scores_8(queries, chunk, following, head_dim, n_blocks, scores)
     for row in range(n_rows):
         # Where a row sees nothing its weights are zero, and nobody asks for its sum.
         _softmax_row(scores + _ROW_BYTES * row, limits[row] - first, n_blocks, out + 4 * row)
     if n_rows == 1:
-        _values_1(scores, values, head_dim, n_positions, out)
+        _values_1(scores, values, next_values, head_dim, n_positions, out)
     elif n_rows <= 4:
-        _values_4(scores, values, head_dim, n_positions, out)
+        _values_4(scores, values, next_values, head_dim, n_positions, out)
     else:
-        _values_8(scores, values, head_dim, n_positions, out)
+        _values_8(scores, values, next_values, head_dim, n_positions, out)
 
 
 @helper()
@@ -192,10 +198,3 @@ def copy_position(source: int, from_: int, target: int, to: int, head_dim: int) 
     for d in range(head_dim):
         put_uint16(k1 + 32 * d, number_uint16(k0 + 32 * d))
         put_uint16(target + v1 + 2 * d, number_uint16(source + v0 + 2 * d))
-
-
-@helper()
-def fetch(chunk: int, head_dim: int) -> None:
-    """Ask for the beginning of a chunk, before it is used."""
-    for line in range(0, 4 * head_dim, 64):
-        prefetch(chunk + line)

@@ -15,7 +15,6 @@ from fullspan.core.kernels import helper, kernel
 from fullspan.decoding.engine._attention_kernels import (
     attend_chunk,
     copy_position,
-    fetch,
     merge_row,
     summary_bytes,
     write_row,
@@ -168,17 +167,19 @@ def _attend_span(thread: int, p: Any, layer: int, kv: int, tile: int, span: int)
     sums, beside = _partial(p, kv, tile, span), _summary(p, thread)
     limits, limit = t[TILE_LIMITS:], t[TILE_LIMIT]
     begin = span * t[TILE_SPAN]
-    end = min(begin + t[TILE_SPAN], (limit + PAGE - 1) // PAGE)
+    last = (limit + PAGE - 1) // PAGE - 1
+    end = min(begin + t[TILE_SPAN], last + 1)
     for c in range(begin, end):
         first = PAGE * c
         if token[IS_LINEAR] != 0 or first + PAGE <= token[START]:
             chunk = chunk_at(p, layer, kv, token[SEQUENCE], c)
-            if c + 1 < end:
-                fetch(chunk_at(p, layer, kv, token[SEQUENCE], c + 1), s[HEAD_DIM])
+            following = chunk_at(p, layer, kv, token[SEQUENCE], min(c + 1, last))
         else:
-            chunk = _gather_chunk(thread, p, layer, kv, t[TILE_TOKEN], first, limit)
+            chunk = following = _gather_chunk(thread, p, layer, kv, t[TILE_TOKEN], first, limit)
         to = sums if c == begin else beside
-        attend_chunk(queries, chunk, s[HEAD_DIM], first, limits, t[TILE_ROWS], limit, _scores(p, thread), to)
+        attend_chunk(
+            queries, chunk, following, s[HEAD_DIM], first, limits, t[TILE_ROWS], limit, _scores(p, thread), to
+        )
         if c > begin:
             for row in range(t[TILE_ROWS]):
                 if limits[row] > first:
