@@ -19,7 +19,7 @@ from scipy.stats import chisquare
 import fullspan
 from fullspan.cli import main
 from fullspan.core.errors import CheckpointError, ConfigError, DataError
-from fullspan.decoding.engine._layout import PAGE
+from fullspan.decoding.engine._layout import CHUNK_BYTES, KEY_SCALES, PAGE, VALUE_SCALES, VALUES
 from fullspan.decoding.engine.cache import SequenceCache
 from fullspan.decoding.engine.decoder import EngineDecoder
 from fullspan.decoding.language_model import LanguageModel
@@ -281,14 +281,17 @@ def test_sampled_answers_have_the_targets_distribution(
     assert min(accepted, refused) > 0.2 * n
 
 
-def contents(cache: SequenceCache, head_dim: int) -> NDArray[np.uint16]:
-    """Keys and values of each position held: [positions, all numbers]."""
-    pages = [page.memory.view(np.uint16).reshape(-1, 2, PAGE * head_dim) for page in cache._pages]
+def contents(cache: SequenceCache, head_dim: int) -> NDArray[np.uint8]:
+    """Keys, values and their scales of each position held: [positions, all bytes]."""
     found = []
-    for page in pages:
-        keys = page[:, 0].reshape(-1, PAGE // 16, head_dim, 16).transpose(1, 3, 0, 2).reshape(PAGE, -1)
-        values = page[:, 1].reshape(-1, PAGE, head_dim).transpose(1, 0, 2).reshape(PAGE, -1)
-        found.append(np.concatenate([keys, values], axis=1))
+    for page in cache._pages:
+        chunks = page.memory.reshape(-1, CHUNK_BYTES * head_dim)
+        parts = np.split(chunks, [n * head_dim for n in (VALUES, KEY_SCALES, VALUE_SCALES)], axis=1)
+        keys = parts[0].reshape(-1, PAGE // 16, head_dim, 16).transpose(1, 3, 0, 2)
+        key_scales = parts[2].reshape(-1, head_dim // 16, PAGE, 4).transpose(2, 0, 1, 3)
+        values, value_scales = (part.reshape(len(chunks), PAGE, -1).swapaxes(0, 1) for part in parts[1::2])
+        all_ = (keys, values, key_scales, value_scales)
+        found.append(np.concatenate([part.reshape(PAGE, -1) for part in all_], axis=1))
     return np.concatenate(found)[: cache.length]
 
 

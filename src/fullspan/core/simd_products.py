@@ -306,6 +306,16 @@ def _load_words(typing_context: Any, place: Any) -> Any:
     return INT32(types.int64), generate
 
 
+@_intrinsic
+def load_signed_bytes(typing_context: Any, place: Any) -> Any:
+    """16 int8 from a place of any alignment, as int32."""
+
+    def generate(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
+        return builder.sext(_load_one(builder, arguments[0], 0, 0, lanes_of(_I8)), lanes_of(_I32))
+
+    return INT32(types.int64), generate
+
+
 _store_words = narrow_store(_I16, "Write the lower 16 bits of each int32.")
 
 
@@ -329,18 +339,6 @@ def _load_half_directly(typing_context: Any, place: Any) -> Any:
     return FLOAT32(types.int64), generate
 
 
-@_intrinsic
-def _half_bits_directly(typing_context: Any, vector: Any) -> Any:
-    if vector != FLOAT32:
-        return None
-
-    def generate(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
-        narrow = builder.fptrunc(arguments[0], lanes_of(_F16))
-        return builder.zext(builder.bitcast(narrow, lanes_of(_I16)), lanes_of(_I32))
-
-    return INT32(vector), generate
-
-
 @helper()
 def _load_half_by_bits(place: int) -> Any:
     """The exponent moves by 112 in a product, which also makes normal what was subnormal."""
@@ -352,35 +350,7 @@ def _load_half_by_bits(place: int) -> Any:
     return as_float32(_as_int32(value) | ((bits & np.int32(0x8000)) << np.int32(16)))
 
 
-@helper()
-def _half_bits_by_bits(vector: Any) -> Any:
-    """Rounded to nearest, ties to even."""
-    bits = _as_int32(vector)
-    sign = (bits >> np.int32(16)) & np.int32(0x8000)
-    rest = bits & np.int32(0x7FFFFFFF)
-    # Subnormal halves: adding one half puts the rounded value into the lowest bits.
-    small = _as_int32(as_float32(rest) + np.float32(0.5)) - np.int32(0x3F000000)
-    odd = (rest >> np.int32(13)) & np.int32(1)
-    normal = (rest + np.int32(0xFFF) + odd - np.int32(112 << 23)) >> np.int32(13)
-    half = select(rest < np.int32(113 << 23), small, normal)
-    infinite = select(
-        rest > np.int32(0x7F800000),
-        (rest & np.int32(0)) | np.int32(0x7E00),
-        half & np.int32(0) | np.int32(0x7C00),
-    )
-    return select(rest >= np.int32(0x477FF000), infinite, half) | sign
-
-
-if HAS_HALVES:
-    load_half, half_bits = _load_half_directly, _half_bits_directly
-else:
-    load_half, half_bits = _load_half_by_bits, _half_bits_by_bits
-
-
-@helper()
-def store_half(place: int, vector: Any) -> None:
-    """Write 16 float32 as float16."""
-    _store_words(place, half_bits(vector))
+load_half = _load_half_directly if HAS_HALVES else _load_half_by_bits
 
 
 @helper()
@@ -431,7 +401,7 @@ def _scatter(element: Any, narrow: Any, doc: str) -> Any:
 
 
 scatter_float32 = _scatter(FLOAT32, None, "Write each lane, at a stride of bytes.")
-scatter_words = _scatter(INT32, _I16, "Write the lower 16 bits of each lane, at a stride of bytes.")
+scatter_bytes = _scatter(INT32, _I8, "Write the lowest byte of each lane, at a stride of bytes.")
 
 
 @_intrinsic

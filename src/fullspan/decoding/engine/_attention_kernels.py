@@ -31,17 +31,15 @@ from fullspan.core.simd import (
 from fullspan.core.simd_products import (
     floats,
     lane,
-    load_half,
     multiply_add,
     number_float32,
-    number_uint16,
     put_float32,
-    put_uint16,
     spread_each,
     store_each,
     total_of,
 )
-from fullspan.decoding.engine._layout import PAGE, TILE
+from fullspan.decoding.engine._cell_kernels import key_scales, load_key, load_value
+from fullspan.decoding.engine._layout import KEY_SCALES, PAGE, TILE, VALUE_SCALES, VALUES
 
 _ROW_BYTES = 4 * PAGE  # a row's scores
 _SUMS = 4 * TILE  # where the sums stand, after the greatest
@@ -58,35 +56,37 @@ def summary_bytes(head_dim: int) -> Any:
 
 def _tile_scores(n: int) -> Any:
     @helper(name=f"tile_scores_{n}")
-    def scores(queries: int, keys: int, following: int, head_dim: int, n_blocks: int, out: int) -> None:
+    def scores(queries: int, chunk: int, following: int, head_dim: int, n_blocks: int, out: int) -> None:
         """out [n rows, 64] = queries [head_dim, 8]ᵀ keys, for blocks of 16 positions."""
         for block in range(n_blocks):
-            even, odd = floats(n), floats(n)
-            at = keys + 32 * head_dim * block
-            for d in range(0, head_dim, 2):
-                q, k = queries + 4 * TILE * d, at + 32 * d
-                prefetch(following + 32 * (head_dim * block + d))
-                even = multiply_add(load_half(k), spread_each(q, n, 4), even)
-                odd = multiply_add(load_half(k + 32), spread_each(q + 4 * TILE, n, 4), odd)
-            store_each(out + 64 * block, even + odd, _ROW_BYTES)
+            total = floats(n)
+            for group in range(head_dim // 16):
+                even, odd = floats(n), floats(n)
+                for d in range(16 * group, 16 * group + 16, 2):
+                    q = queries + 4 * TILE * d
+                    prefetch(following + 16 * (head_dim * block + d))
+                    even = multiply_add(load_key(chunk, head_dim, block, d), spread_each(q, n, 4), even)
+                    key = load_key(chunk, head_dim, block, d + 1)
+                    odd = multiply_add(key, spread_each(q + 4 * TILE, n, 4), odd)
+                prefetch(following + KEY_SCALES * head_dim + 4 * (PAGE * group + 16 * block))
+                total = multiply_add(even + odd, key_scales(chunk, head_dim, block, group), total)
+            store_each(out + 64 * block, total, _ROW_BYTES)
 
     return scores
 
 
 def _tile_values(n: int) -> Any:
     @helper(name=f"tile_values_{n}")
-    def values(
-        weights: int, chunk_values: int, following: int, head_dim: int, n_positions: int, out: int
-    ) -> None:
+    def values(weights: int, chunk: int, following: int, head_dim: int, n_positions: int, out: int) -> None:
         """The values of a chunk, each times its weight [n rows, 64]."""
         for d in range(0, head_dim, 32):
             low, high = floats(n), floats(n)
             for t in range(n_positions):
-                v = chunk_values + 2 * (head_dim * t + d)
-                prefetch(following + 2 * (head_dim * t + d))
+                prefetch(following + VALUES * head_dim + head_dim * t + d)
+                prefetch(following + VALUE_SCALES * head_dim + 4 * (head_dim // 16 * t + d // 16))
                 w = spread_each(weights + 4 * t, n, _ROW_BYTES)
-                low = multiply_add(load_half(v), w, low)
-                high = multiply_add(load_half(v + 32), w, high)
+                low = multiply_add(load_value(chunk, head_dim, t, d), w, low)
+                high = multiply_add(load_value(chunk, head_dim, t, d + 16), w, high)
             at = out + _VALUES + _ACROSS // 16 * d
             store_each(at, low, 64)
             store_each(at + _ACROSS, high, 64)
@@ -141,7 +141,6 @@ def attend_chunk(
     """
     n_positions = min(limit - first, PAGE)
     n_blocks = (n_positions + 15) // 16
-    values, next_values = chunk + 2 * PAGE * head_dim, following + 2 * PAGE * head_dim
     if n_rows == 1:
         _scores_1(queries, chunk, following, head_dim, n_blocks, scores)
     elif n_rows <= 4:
@@ -152,11 +151,11 @@ def attend_chunk(
         # Where a row sees nothing its weights are zero, and nobody asks for its sum.
         _softmax_row(scores + _ROW_BYTES * row, limits[row] - first, n_blocks, out + 4 * row)
     if n_rows == 1:
-        _values_1(scores, values, next_values, head_dim, n_positions, out)
+        _values_1(scores, chunk, following, head_dim, n_positions, out)
     elif n_rows <= 4:
-        _values_4(scores, values, next_values, head_dim, n_positions, out)
+        _values_4(scores, chunk, following, head_dim, n_positions, out)
     else:
-        _values_8(scores, values, next_values, head_dim, n_positions, out)
+        _values_8(scores, chunk, following, head_dim, n_positions, out)
 
 
 @helper()
@@ -187,14 +186,3 @@ def write_row(summary: int, row: int, head_dim: int, out: int) -> None:
     share = spread_float32(np.float32(1) / number_float32(summary + _SUMS + 4 * row))
     for part in range(head_dim // 16):
         store(out + 64 * part, load_float32(summary + _VALUES + _ACROSS * part + 64 * row) * share)
-
-
-@helper()
-def copy_position(source: int, from_: int, target: int, to: int, head_dim: int) -> None:
-    """Copy the key and the value of one place of a chunk to a place of another."""
-    k0 = source + 32 * head_dim * (from_ // 16) + 2 * (from_ % 16)
-    k1 = target + 32 * head_dim * (to // 16) + 2 * (to % 16)
-    v0, v1 = 2 * head_dim * (PAGE + from_), 2 * head_dim * (PAGE + to)
-    for d in range(head_dim):
-        put_uint16(k1 + 32 * d, number_uint16(k0 + 32 * d))
-        put_uint16(target + v1 + 2 * d, number_uint16(source + v0 + 2 * d))

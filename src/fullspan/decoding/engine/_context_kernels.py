@@ -14,12 +14,13 @@ import numpy as np
 from fullspan.core.kernels import helper, kernel
 from fullspan.decoding.engine._attention_kernels import (
     attend_chunk,
-    copy_position,
     merge_row,
     summary_bytes,
     write_row,
 )
+from fullspan.decoding.engine._cell_kernels import copy_position
 from fullspan.decoding.engine._layout import (
+    CHUNK_BYTES,
     HEAD_DIM,
     IS_LINEAR,
     LINE,
@@ -91,7 +92,7 @@ def share(thread: int, n_threads: int, n: int) -> Any:
 def chunk_at(p: Any, layer: int, kv: int, sequence: int, page: int) -> Any:
     """Where a chunk of keys and values stands."""
     s = p.sizes
-    return p.pages[sequence, page] + 4 * PAGE * s[HEAD_DIM] * (s[N_KV_HEADS] * layer + kv)
+    return p.pages[sequence, page] + CHUNK_BYTES * s[HEAD_DIM] * (s[N_KV_HEADS] * layer + kv)
 
 
 # A thread's scratch: results of four products; scores; two summaries; a gathered chunk; a row of all heads.
@@ -119,13 +120,13 @@ def _gathered(p: Any, thread: int) -> Any:
 
 @helper()
 def heads_of(p: Any, thread: int) -> Any:
-    return _gathered(p, thread) + 4 * PAGE * p.sizes[HEAD_DIM]
+    return _gathered(p, thread) + CHUNK_BYTES * p.sizes[HEAD_DIM]
 
 
 def scratch_bytes(head_dim: int, n_heads: int) -> int:
     """Of one thread; whole cache lines."""
     size = 4 * ROWS_OUT + 4 * TILE * PAGE + 8 * TILE + 4 * TILE * head_dim
-    size += 4 * PAGE * head_dim + 4 * n_heads * head_dim
+    size += CHUNK_BYTES * head_dim + 4 * n_heads * head_dim
     return -(-size // LINE) * LINE
 
 
@@ -226,6 +227,6 @@ def move_positions(moves: Any, pages: Any, n_chunks: int, head_dim: int) -> None
     for i in range(len(moves)):
         source, target = moves[i, 0], moves[i, 1]
         for chunk in range(n_chunks):
-            at = 4 * PAGE * head_dim * chunk
+            at = CHUNK_BYTES * head_dim * chunk
             from_, to = pages[source // PAGE] + at, pages[target // PAGE] + at
             copy_position(from_, source % PAGE, to, target % PAGE, head_dim)

@@ -13,8 +13,10 @@ Activations stand in tiles of 8 tokens. A tile of integers has G records of 352 
 each of the 8 the scale, scale times sum, and -128 times sum (int32) of its 32 numbers. One of floats has
 G records of 32 columns by 8 tokens. A prompt's stand in tiles of 16 tokens: G records of 16 x 32 bfloat16.
 
-A cache has pages of 64 positions. In a page each layer and key/value head has a chunk: keys as 4 blocks of
-[head_dim, 16 positions], then values [64 positions, head_dim], all float16; head_dim is padded to 32.
+A cache has pages of 64 positions. In a page each layer and key/value head has a chunk, all int8: keys as 4
+blocks of [head_dim, 16 positions], then values [64 positions, head_dim]; then the scales of both, float32,
+one for each 16 dimensions of a position: of keys [head_dim / 16, 64], of values [64, head_dim / 16]. head_dim
+is padded to 32.
 """
 
 from __future__ import annotations
@@ -24,6 +26,8 @@ GROUP = 32
 TILE = 8
 ACROSS = 4 * TILE  # bytes from a number of one row of a tile of floats to the next column's
 PAGE = 64
+# Where the parts of a chunk begin, and its size, in bytes for each dimension of a head.
+VALUES, KEY_SCALES, VALUE_SCALES, CHUNK_BYTES = 64, 128, 144, 160
 MOST_TOKENS = 64  # of a step
 CHUNK = 512  # tokens of a prompt that are read at once
 PROMPT_BLOCK = 256  # positions that they attend to at once

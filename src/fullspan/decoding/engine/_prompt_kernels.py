@@ -28,7 +28,6 @@ from fullspan.core.simd import (
 from fullspan.core.simd_products import (
     bfloat16_pairs,
     lane,
-    load_half,
     multiply_add,
     nearest,
     number_float32,
@@ -37,6 +36,7 @@ from fullspan.core.simd_products import (
     total_of,
 )
 from fullspan.core.simd_tiles import load_tile, multiply_tiles, store_tile, zero_tile
+from fullspan.decoding.engine._cell_kernels import key_scales, load_key, load_value
 from fullspan.decoding.engine._context_kernels import chunk_at
 from fullspan.decoding.engine._layout import (
     HEAD_DIM,
@@ -81,9 +81,13 @@ def prompt_summary_bytes(head_dim: int) -> int:
 @helper()
 def _unpack_keys(chunk: int, head_dim: int, panel: int) -> None:
     """A page's keys: for each 16 positions and 32 dimensions a tile whose rows hold pairs of dimensions."""
-    for row in range(2 * head_dim):  # 4 blocks of 16 positions, head_dim / 2 rows each
-        at = chunk + 64 * row
-        store(panel + _ROW * row, bfloat16_pairs(load_half(at), load_half(at + 32)))
+    n_pairs = head_dim // 2
+    for block in range(PAGE // 16):
+        for pair in range(n_pairs):
+            scales = key_scales(chunk, head_dim, block, pair // 8)
+            low = load_key(chunk, head_dim, block, 2 * pair) * scales
+            high = load_key(chunk, head_dim, block, 2 * pair + 1) * scales
+            store(panel + _ROW * (n_pairs * block + pair), bfloat16_pairs(low, high))
 
 
 @helper()
@@ -92,11 +96,11 @@ def _unpack_values(chunk: int, head_dim: int, n_seen: int, panel: int) -> None:
 
     Positions from n_seen on are zero: nobody wrote there, and zero times what is no number is none either.
     """
-    values, n_parts = chunk + 2 * PAGE * head_dim, head_dim // 16
+    n_parts = head_dim // 16
     for pair in range(PAGE // 2):
         for part in range(n_parts):
-            at = values + 4 * head_dim * pair + 32 * part
-            low, high = load_half(at), load_half(at + 2 * head_dim)
+            low = load_value(chunk, head_dim, 2 * pair, 16 * part)
+            high = load_value(chunk, head_dim, 2 * pair + 1, 16 * part)
             if 2 * pair + 1 >= n_seen:
                 high = spread_float32(np.float32(0))
                 if 2 * pair >= n_seen:

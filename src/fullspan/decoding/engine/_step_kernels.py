@@ -17,7 +17,6 @@ from fullspan.core.kernels import helper, kernel
 from fullspan.core.references import by_reference
 from fullspan.core.simd import exp, load_float32, spread_float32, store
 from fullspan.core.simd_products import (
-    half_bits,
     lane,
     load_bfloat16,
     load_half,
@@ -26,13 +25,12 @@ from fullspan.core.simd_products import (
     number_byte,
     put_float32,
     scatter_float32,
-    scatter_words,
-    store_half,
     total_of,
 )
 from fullspan.core.simd_tiles import configure_tiles, release_tiles
 from fullspan.core.standing import next_turn
 from fullspan.core.threads import barrier_after
+from fullspan.decoding.engine._cell_kernels import put_key, put_value
 from fullspan.decoding.engine._context_kernels import (
     attend_all,
     chunk_at,
@@ -247,10 +245,9 @@ def _step_of(family: str, multiply: Any, put: Any, weight: Any, record: int) -> 
                 chunk = chunk_at(p, layer, kv, row_of[SEQUENCE], row_of[SLOT] // PAGE)
                 at = row_of[SLOT] % PAGE
                 if kind == 1:
-                    to = chunk + 32 * (s[HEAD_DIM] * (at // 16) + d) + 2 * (at % 16)
-                    scatter_words(to, half_bits(x), 32)
+                    put_key(chunk, s[HEAD_DIM], at, d, x)
                 else:
-                    store_half(chunk + 2 * s[HEAD_DIM] * (PAGE + at) + 2 * d, x)
+                    put_value(chunk, s[HEAD_DIM], at, d, x)
 
     @part
     def project_in(thread: int, n_threads: int, p: Any, layer: int, n: int, activations: int) -> None:

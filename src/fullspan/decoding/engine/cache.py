@@ -9,7 +9,7 @@ import numpy as np
 
 from fullspan.core.errors import ConfigError
 from fullspan.decoding.engine._context_kernels import move_positions
-from fullspan.decoding.engine._layout import PAGE
+from fullspan.decoding.engine._layout import CHUNK_BYTES, PAGE
 from fullspan.decoding.engine.memory import allocate
 
 
@@ -23,7 +23,7 @@ class PageShape:
     @property
     def n_bytes(self) -> int:
         """Size of a page."""
-        return 4 * PAGE * self.head_dim * self.n_chunks
+        return CHUNK_BYTES * self.head_dim * self.n_chunks
 
 
 @dataclass(eq=False)
