@@ -102,9 +102,29 @@ def as_packed(model: Llama, weights: str) -> Llama:
     return copy
 
 
+def as_cached(x: torch.Tensor) -> torch.Tensor:
+    """Numbers [..., D] as the engine's cache keeps them: int8, with a scale for 16 dimensions."""
+    groups = torch.nn.functional.pad(x, (0, -x.shape[-1] % 16)).unflatten(-1, (-1, 16))
+    most = groups.abs().amax(-1, keepdim=True).clamp(min=1e-30)
+    return ((groups * (127 / most)).round() * (most / 127)).flatten(-2)[..., : x.shape[-1]]
+
+
+def keys_as_cached(x: torch.Tensor) -> torch.Tensor:
+    """The engine turns neighbouring dimensions, torch those of two halves."""
+    neighbours = as_cached(x.unflatten(-1, (2, -1)).transpose(-1, -2).flatten(-2))
+    return neighbours.unflatten(-1, (-1, 2)).transpose(-1, -2).flatten(-2)
+
+
 @torch.inference_mode()
 def torch_logits(model: Llama, ids: list[int]) -> NDArray[np.float32]:
-    found: NDArray[np.float32] = model(torch.tensor([ids]))[0].numpy()
+    attend = torch.nn.functional.scaled_dot_product_attention
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            torch.nn.functional,
+            "scaled_dot_product_attention",
+            lambda q, k, v, **options: attend(q, keys_as_cached(k), as_cached(v), **options),
+        )
+        found: NDArray[np.float32] = model(torch.tensor([ids]))[0].numpy()
     return found
 
 
@@ -223,13 +243,13 @@ def _raw_tensor(folder: Path, blocks: NDArray[np.uint8]) -> GGUFFile:
 
 @pytest.mark.parametrize("weights", list(KINDS))
 def test_logits_are_torchs(model: Llama, weights: str) -> None:
-    """Of the same weights: what differs is int8 activations, or the cache's float16 alone."""
+    """Of the same weights and the same cache: what differs is int8 activations, or order of sums alone."""
     ids = tokens(90)
     expected = torch_logits(as_packed(model, weights), ids)
     engine = Engine(pack_model(model, weights), 2)
     found = engine.step(ids, engine.new_cache())
     error, size = np.abs(found - expected).mean(), np.abs(expected).mean()
-    assert error < size * (4e-2 if weights in ("q4", "q8") else 1e-3)
+    assert error < size * (4e-2 if weights in ("q4", "q8") else 2e-4)
 
 
 @pytest.mark.parametrize(
@@ -248,7 +268,7 @@ def test_every_option_of_the_config(changes: dict[str, Any]) -> None:
     engine = Engine(pack_model(model, "f32"), 2)
     expected = torch_logits(model, ids)
     found = engine.step(ids, engine.new_cache())
-    assert np.abs(found - expected).mean() < 1e-3 * np.abs(expected).mean()
+    assert np.abs(found - expected).mean() < 2e-4 * np.abs(expected).mean()  # ties of cells fall either way
 
 
 def test_a_long_context(model: Llama) -> None:
@@ -257,7 +277,7 @@ def test_a_long_context(model: Llama) -> None:
     engine = Engine(pack_model(model, "f32"), 2)
     found = engine.step(ids, engine.new_cache())
     expected = torch_logits(model, ids)
-    assert np.abs(found - expected).mean() < 1e-3 * np.abs(expected).mean()
+    assert np.abs(found - expected).mean() < 2e-4 * np.abs(expected).mean()  # ties of cells fall either way
 
 
 # The same bits however the work is cut ----------------------------------------------------------------
@@ -414,9 +434,9 @@ tiles = pytest.mark.skipif(not may_use_tiles(), reason="this CPU has no AMX")
     ],
 )
 def test_prompts_are_read_as_exactly_as_bfloat16_can(weights: str, changes: dict[str, Any]) -> None:
-    """Of the same weights. Rounding to 8 bits, here of weights, activations and attention, errs by 2^-9.
+    """Of the same weights. Bfloat16 rounds weights, activations, queries and weights of attention by 2^-9.
 
-    That is less than the int8 activations of steps err by; 600 tokens are two chunks and three blocks.
+    That changes what int8 cells hold. 600 tokens are two chunks and three blocks.
     """
     model = tiny(5, **changes)
     ids = tokens(600)
@@ -424,9 +444,9 @@ def test_prompts_are_read_as_exactly_as_bfloat16_can(weights: str, changes: dict
     engine = Engine(pack_model(model, weights), 2)
     found = engine.read(ids, engine.new_cache())
     assert not np.array_equal(found, engine.step(ids, engine.new_cache()))
-    assert np.abs(found - expected).mean() < 1e-2 * np.abs(expected).mean()
+    assert np.abs(found - expected).mean() < 2.5e-2 * np.abs(expected).mean()
     # Every row, near the beginning and behind borders of tiles, pages, blocks and chunks.
-    assert (np.abs(found - expected).mean(1) < 4e-2 * np.abs(expected).mean(1)).all()
+    assert (np.abs(found - expected).mean(1) < 8e-2 * np.abs(expected).mean(1)).all()
 
 
 def test_prompts_have_the_same_bits_however_they_are_cut(model: Llama) -> None:
