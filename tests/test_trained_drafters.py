@@ -202,7 +202,7 @@ class Watched:
         states = self.body(*(torch.from_numpy(np.ascontiguousarray(each))[None] for each in given))
         for state, token in zip(states, drafts, strict=False):
             logits = (state[0, len(ids) - 2] @ self.head.T).numpy()
-            assert logits[token] > logits.max() - 2e-3 * abs(logits).max()  # a cache of float16
+            assert logits[token] > logits.max() - 3e-2 * abs(logits).max()  # a cache of int8
             self.compared += 1
 
 
