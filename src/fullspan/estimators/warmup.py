@@ -128,8 +128,6 @@ def _linear(X: np.ndarray) -> Iterator[tuple[str, Callable[[], Any]]]:
         yield "logistic", lambda rows=rows, model=saga: _fit(model, rows, two)  # type: ignore[misc]
     yield "logistic", lambda: _fit(estimators.LogisticRegression(), X, three)
     yield "logistic", lambda: _fit(estimators.LogisticRegression(l1_ratio=1), X, two)
-    for dense in (X, X.astype(np.float32)):
-        yield "PCA", lambda dense=dense: estimators.PCA(svd_solver="covariance_eigh").fit(dense)  # type: ignore[misc]
 
 
 def _maps(X: np.ndarray) -> Iterator[tuple[str, Callable[[], Any]]]:

@@ -1,8 +1,8 @@
-# mypy: allow-untyped-decorators, allow-untyped-calls
-"""Sums that principal components need: of rows, and of their products, centred before they are multiplied.
+"""Sums that principal components need: of rows, and of their products.
 
-Products of numbers far from zero lose the digits in which they differ. So rows are centred first, in blocks
-that stay in the cache, by the mean of some rows; what that misses of the mean of all is made good afterwards.
+Products of numbers far from zero lose the digits in which they differ. Where a sample of the rows shows that,
+rows are centred first, in blocks that stay in the cache, by the mean of the sample; what that misses of the
+mean of all is made good afterwards.
 """
 
 from __future__ import annotations
@@ -14,36 +14,11 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.linalg.blas import dsyrk, ssyrk
 
-from fullspan.core.device import usable_cores
-from fullspan.core.kernels import FINITE_ANY_ORDER, kernel
-from fullspan.core.threads import Crew
-
 Vector = NDArray[Any]
-_BLOCK_BYTES = 1 << 23
-_FEW_VALUES = 100_000
-_ROWS_FOR_A_SHIFT = 256
-
-
-@kernel(fastmath=FINITE_ANY_ORDER)
-def centre_rows(thread: int, n_threads: int, X: Any, shift: Any, root: Any, out: Any, sums: Any) -> None:
-    """Fill `out` with the rows less `shift`, times their weights' roots; add their sums to `sums`.
-
-    X, out [n, p]; shift [p]; root [n] or empty; sums float64 [n_threads, p], of the rows times weights.
-    """
-    n, p = out.shape
-    own = sums[thread]
-    for k in range(n * thread // n_threads, n * (thread + 1) // n_threads):
-        if len(root):
-            r = root[k]
-            for j in range(p):
-                value = r * (X[k, j] - shift[j])
-                out[k, j] = value
-                own[j] += r * value
-        else:
-            for j in range(p):
-                value = X[k, j] - shift[j]
-                out[k, j] = value
-                own[j] += value
+_BLOCK_BYTES = 1 << 22
+_ROWS_OF_A_SAMPLE = 256
+# Means above so many standard deviations cost more than four of float64's sixteen digits.
+_MOST_DEVIATIONS = 100.0
 
 
 class Moments:
@@ -72,6 +47,7 @@ class Moments:
         return Moments(total, mean, self.products + other.products + share * np.outer(apart, apart))
 
 
+@np.errstate(invalid="ignore")  # infinite values are the caller's to find
 def moments_of(X: Any, weight: Vector | None = None) -> Moments:
     """The moments of a dense array's or CSR or CSC matrix's rows, without a centred copy of it.
 
@@ -81,30 +57,39 @@ def moments_of(X: Any, weight: Vector | None = None) -> Moments:
         return Moments(0.0, np.zeros(X.shape[1]), np.zeros((X.shape[1], X.shape[1])))
     if sparse.issparse(X):
         return _sparse_moments(X, weight)
+    n = len(X)
+    sample = X[:: max(1, n // _ROWS_OF_A_SAMPLE)]
+    shift = sample.mean(axis=0)
+    if weight is None and X.dtype == np.float64 and X.flags.c_contiguous:
+        if (np.abs(shift) <= _MOST_DEVIATIONS * sample.std(axis=0)).all():
+            mean = np.ones(n) @ X / n
+            # The transpose is what BLAS sees: columns one behind the other.
+            return Moments(float(n), mean, _mirrored(dsyrk(1.0, X.T, lower=1)) - n * np.outer(mean, mean))
+    return _centred_moments(X, weight, shift)
+
+
+def _centred_moments(X: Any, weight: Vector | None, shift: Vector) -> Moments:
     n, p = X.shape
-    rows = min(n, max(_ROWS_FOR_A_SHIFT, _BLOCK_BYTES // (X.itemsize * p)))
-    shift = X[:: max(1, n // _ROWS_FOR_A_SHIFT)].mean(axis=0)
+    rows = min(n, max(_ROWS_OF_A_SAMPLE, _BLOCK_BYTES // (X.itemsize * p)))
     syrk = dsyrk if X.dtype == np.float64 else ssyrk
-    root = np.empty(0, X.dtype) if weight is None else np.sqrt(weight).astype(X.dtype)
-    n_threads = 1 if X.size < _FEW_VALUES else usable_cores()
-    sums, products = np.zeros((n_threads, p)), np.zeros((p, p), order="F")
-    # The buffer's transpose is what BLAS sees: columns one behind the other.
+    sums, products = np.zeros(p), np.zeros((p, p), order="F")
     buffer = np.empty((rows, p), X.dtype)
-    with Crew(n_threads) as crew:
-        for first in range(0, n, rows):
-            block = buffer[: min(rows, n - first)]
-            # One layout, one compiled kernel: columns one behind the other are turned block by block.
-            given = np.ascontiguousarray(X[first : first + rows])
-            crew.run(centre_rows, given, shift, root[first : first + rows], block, sums)
-            if X.dtype == np.float64:
-                products = syrk(1.0, block.T, beta=1.0, c=products, overwrite_c=1, lower=1)
-            else:
-                products += syrk(1.0, block.T, lower=1)
-    products += np.tril(products, -1).T
+    for first in range(0, n, rows):
+        block = np.subtract(X[first : first + rows], shift, out=buffer[: min(rows, n - first)])
+        w = np.ones(len(block)) if weight is None else weight[first : first + rows].astype(np.float64)
+        sums += w @ block
+        if weight is not None:
+            block *= np.sqrt(w)[:, None].astype(X.dtype)
+        products += syrk(1.0, block.T, lower=1)
     total = float(n) if weight is None else float(weight.sum())
-    missed = sums.sum(axis=0) / total
-    products -= total * np.outer(missed, missed)
+    missed = sums / total
+    products = _mirrored(products) - total * np.outer(missed, missed)
     return Moments(total, shift.astype(np.float64) + missed, products)
+
+
+def _mirrored(lower: Vector) -> Vector:
+    """The symmetric matrix of a lower triangle."""
+    return np.asarray(lower + np.tril(lower, -1).T)
 
 
 def _sparse_moments(X: Any, weight: Vector | None) -> Moments:
