@@ -57,7 +57,7 @@ def most_probable_rank(spectrum: NDArray[Any], n_samples: float) -> int:
 
     Examples
     --------
-    >>> most_probable_rank(np.array([9.0, 8.0, 0.1, 0.1, 0.1]), 100)
+    >>> most_probable_rank(np.array([9.0, 8.0, 0.11, 0.1, 0.09]), 100)
     2
     """
     evidence = [log_evidence(spectrum, rank, n_samples) for rank in range(1, len(spectrum))]

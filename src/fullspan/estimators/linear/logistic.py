@@ -112,7 +112,7 @@ class LogisticRegression(Saveable, ClassifierMixin, BaseEstimator):  # type: ign
     array([[-1.057, -0.218]])
     >>> table = model.summary()
     >>> table.names, table.standard_errors.round(3)
-    (['mean radius', 'mean texture', 'intercept'], array([[0.102, 0.037, 1.775]]))
+    (['mean radius', 'mean texture', 'intercept'], array([[0.101, 0.037, 1.774]]))
     """
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {

@@ -36,6 +36,14 @@ class Summary:
         Of the fit, and of a model that knows nothing but how frequent classes are.
     notes : list of str
         What to know before believing the figures.
+
+    Examples
+    --------
+    >>> from fullspan.estimators import LogisticRegression
+    >>> X, y = np.arange(8.0).reshape(-1, 1), [0, 0, 1, 0, 1, 0, 1, 1]
+    >>> table = LogisticRegression(C=np.inf, tol=1e-8).fit(X, y).summary()
+    >>> table.coefficients.round(3), table.p_values.round(3)
+    (array([[ 0.594, -2.079]]), array([[0.169, 0.23 ]]))
     """
 
     names: list[str]

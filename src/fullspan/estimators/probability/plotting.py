@@ -47,7 +47,9 @@ def plot_convergence(
     >>> import matplotlib
     >>> matplotlib.use("agg")
     >>> from fullspan.estimators.probability import BetaBinomial
-    >>> axes = plot_convergence([1, 0, 1, 1, 0, 1, 1, 1], BetaBinomial(4, 4), "p", truth=0.7)
+    >>> import matplotlib.pyplot as plt
+    >>> seen, prior = [1, 0, 1, 1, 0, 1, 1, 1], BetaBinomial(4, 4)
+    >>> axes = plot_convergence(seen, prior, "p", truth=0.7, ax=plt.subplots()[1])
     >>> [line.get_label() for line in axes.lines]
     ['maximum likelihood', 'MAP', 'posterior mean', 'truth']
     """
