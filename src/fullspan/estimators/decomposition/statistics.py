@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
-from scipy.linalg.blas import dsyrk, ssyrk
 
 Vector = NDArray[Any]
 _BLOCK_BYTES = 1 << 22
@@ -63,16 +62,14 @@ def moments_of(X: Any, weight: Vector | None = None) -> Moments:
     if weight is None and X.dtype == np.float64 and X.flags.c_contiguous:
         if (np.abs(shift) <= _MOST_DEVIATIONS * sample.std(axis=0)).all():
             mean = np.ones(n) @ X / n
-            # The transpose is what BLAS sees: columns one behind the other.
-            return Moments(float(n), mean, _mirrored(dsyrk(1.0, X.T, lower=1)) - n * np.outer(mean, mean))
+            return Moments(float(n), mean, X.T @ X - n * np.outer(mean, mean))
     return _centred_moments(X, weight, shift)
 
 
 def _centred_moments(X: Any, weight: Vector | None, shift: Vector) -> Moments:
     n, p = X.shape
     rows = min(n, max(_ROWS_OF_A_SAMPLE, _BLOCK_BYTES // (X.itemsize * p)))
-    syrk = dsyrk if X.dtype == np.float64 else ssyrk
-    sums, products = np.zeros(p), np.zeros((p, p), order="F")
+    sums, products = np.zeros(p), np.zeros((p, p))
     buffer = np.empty((rows, p), X.dtype)
     for first in range(0, n, rows):
         block = np.subtract(X[first : first + rows], shift, out=buffer[: min(rows, n - first)])
@@ -80,16 +77,11 @@ def _centred_moments(X: Any, weight: Vector | None, shift: Vector) -> Moments:
         sums += w @ block
         if weight is not None:
             block *= np.sqrt(w)[:, None].astype(X.dtype)
-        products += syrk(1.0, block.T, lower=1)
+        products += block.T @ block  # NumPy computes one half of it
     total = float(n) if weight is None else float(weight.sum())
     missed = sums / total
-    products = _mirrored(products) - total * np.outer(missed, missed)
+    products -= total * np.outer(missed, missed)
     return Moments(total, shift.astype(np.float64) + missed, products)
-
-
-def _mirrored(lower: Vector) -> Vector:
-    """The symmetric matrix of a lower triangle."""
-    return np.asarray(lower + np.tril(lower, -1).T)
 
 
 def _sparse_moments(X: Any, weight: Vector | None) -> Moments:
