@@ -52,6 +52,28 @@ def peak_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
+def reader(table: np.ndarray) -> Callable[[], None]:
+    """What does nothing but read the bytes that a step of one token reads, on all cores."""
+    from fullspan.core.kernels import kernel
+    from fullspan.core.simd import address, load_int32, spread_int32, store
+    from fullspan.core.threads import Crew
+
+    @kernel()
+    def read(thread: int, n_threads: int, places: Any, sizes: Any, out: Any) -> None:
+        a = b = spread_int32(np.int32(0))
+        for i in range(len(places)):
+            lines = sizes[i] // 128
+            for line in range(lines * thread // n_threads, lines * (thread + 1) // n_threads):
+                a = a + load_int32(places[i] + 128 * line)
+                b = b + load_int32(places[i] + 128 * line + 64)
+        store(address(out[thread]), a + b)
+
+    crew = Crew(usable_cores())
+    places, sizes = table[:, 0].copy(), table[:, 2] * table[:, 4]
+    out = np.zeros((usable_cores(), 16), np.int32)
+    return lambda: crew.run(read, places, sizes, out)
+
+
 def run_fullspan() -> None:
     started = time.perf_counter()
     from fullspan.decoding.engine.decoder import EngineDecoder
@@ -96,6 +118,18 @@ def run_fullspan() -> None:
         return figures
 
     serve(round_)
+
+
+def run_reading() -> None:
+    from fullspan.decoding.engine.decoder import EngineDecoder
+    from fullspan.decoding.loading import load
+
+    decoder = load(MODEL, engine="cpu").decoder
+    assert isinstance(decoder, EngineDecoder)
+    packed = decoder.engine.packed
+    read = reader(packed.table()[:-1])  # the last is the embedding, of which a step reads one row
+    read()  # compiles
+    serve(lambda: {"read_ms": statistics.median(seconds(read) for _ in range(20)) * 1e3})
 
 
 def run_llama_cpp() -> None:
@@ -202,7 +236,12 @@ def run_transformers() -> None:
     serve(round_)
 
 
-RUNNERS = {"fullspan": run_fullspan, "llama.cpp": run_llama_cpp, "transformers": run_transformers}
+RUNNERS = {
+    "fullspan": run_fullspan,
+    "reading": run_reading,
+    "llama.cpp": run_llama_cpp,
+    "transformers": run_transformers,
+}
 
 
 def main() -> None:
@@ -215,13 +254,14 @@ def main() -> None:
         line = f"{figure:15} fullspan {median(ours, figure):,.4g} ({spread(ours, figure)})"
         less_is_better = figure.endswith(("_ms", "_s", "_mib"))
         for name in names[1:]:
-            if figure in measured[name][0]:
+            if name != "reading" and figure in measured[name][0]:
                 theirs = measured[name]
                 ratio = median(ours, figure) / median(theirs, figure)
                 line += f"; {name} {median(theirs, figure):,.4g} ({spread(theirs, figure)}), "
                 line += f"ratio {1 / ratio if less_is_better else ratio:.2f}"
         print(line)
-    one = median(ours, "step_1_ms")
+    one, read = median(ours, "step_1_ms"), median(measured["reading"], "read_ms")
+    print(f"reading the same bytes alone: {read:.2f} ms; a step of one token: {one / read:.2f} times that")
     print("steps against one:", ", ".join(f"{n}: {median(ours, f'step_{n}_ms') / one:.2f}" for n in STEPS))
     write_results("decoding", {"rounds": measured})
 

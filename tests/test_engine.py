@@ -671,16 +671,21 @@ def test_answers_are_the_most_likely_tokens_step_by_step(tiny_chat_model: Path) 
     model = fullspan.load(tiny_chat_model, weights="q8")
     assert isinstance(model.decoder, EngineDecoder)
     ids = model.prompt_ids("Hello")
-    expected: list[int] = []
+    engine, expected, logprobs = model.decoder.engine, [], []
+    cache = engine.new_cache()
+    row = engine.read(ids, cache)[-1].astype(np.float64)
     for _ in range(12):
-        row = model.decoder.engine.step([*ids, *expected], model.decoder.engine.new_cache())[-1]
         expected.append(int(row.argmax()))
+        logprobs.append(row.max() - np.logaddexp.reduce(row))
+        row = engine.step(expected[-1:], cache)[-1].astype(np.float64)
     answer = model.generate("Hello", max_tokens=12, logprobs=0)
     assert list(answer.token_ids) == expected[: len(answer.token_ids)]
     assert answer.logprobs is not None
+    found = [each.logprob for each in answer.logprobs]
+    assert found == pytest.approx(logprobs[: len(found)], abs=1e-5)
     scored = score_tokens(model.decoder, ids + list(answer.token_ids)).logprobs[-len(answer.token_ids) :]
     # Tiles read what is scored in bfloat16; the answer's tokens were steps with int8 activations.
-    assert scored == pytest.approx([each.logprob for each in answer.logprobs], abs=5e-2)
+    assert scored == pytest.approx(found, abs=5e-2)
     assert "".join(model.stream("Hello", max_tokens=12)) == answer.text
     # In a batch, with neighbours that leave it earlier or later, and sampled: the same to the last bit.
     options: dict[str, Any] = {"max_tokens": 15, "temperature": 0.9}

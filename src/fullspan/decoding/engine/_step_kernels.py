@@ -106,9 +106,14 @@ _LOOKS = 300  # at a meeting, before a thread offers its core
 
 
 @helper()
-def _blocks_at_once(p: Any) -> Any:
-    """Two blocks of rows share the tiles of activations that a prompt's products load."""
-    return 2 if p.asked[BY_TILES] != 0 else 1
+def _own_blocks(thread: int, n_threads: int, p: Any, n_blocks: int) -> Any:
+    """A thread's first block of rows, the one behind its last, and how many it multiplies at once.
+
+    Two blocks share the tiles of activations that a prompt's products load.
+    """
+    at_once = 2 if p.asked[BY_TILES] != 0 else 1
+    first, last = share(thread, n_threads, (n_blocks + at_once - 1) // at_once)
+    return at_once * first, min(at_once * last, n_blocks), at_once
 
 
 @helper()
@@ -131,6 +136,38 @@ def _float_weight(kind: int, block: int, n_groups: int, row: int, column: int) -
     if kind == BF16:
         return lane(load_bfloat16(block + 32 * column), row)
     return lane(load_float32(block + 64 * column), row)
+
+
+@helper()
+def _place_head(p: Any, layer: int, row: int, n: int, out: int) -> None:
+    """Rotate 16 rows of queries or keys and put them, or values, where attention finds them."""
+    s = p.sizes
+    d, head = row % s[HEAD_DIM], row // s[HEAD_DIM]
+    group = s[N_HEADS] // s[N_KV_HEADS]
+    kind = 0 if head < s[N_HEADS] else (1 if head < s[N_HEADS] + s[N_KV_HEADS] else 2)
+    kv = head // group if kind == 0 else (head - s[N_HEADS]) % s[N_KV_HEADS]
+    for token in range(n):
+        row_of = p.tokens[token]
+        x = load_float32(out + 64 * token)
+        if kind < 2:
+            cos = s[ROPE_AT] + 8 * s[HEAD_DIM] * row_of[POSITION] + 4 * d
+            sin = cos + 4 * s[HEAD_DIM]
+            x = multiply_add(neighbours(x), load_float32(sin), x * load_float32(cos))
+        if kind == 0 and p.asked[BY_TILES] != 0:
+            at = row_of[TOKEN_ROW] + head % group
+            put_query(p, kv, at, row_of[TOKEN_TILE], d, x * spread_float32(p.constants[1]))
+        elif kind == 0:
+            at = row_of[TOKEN_ROW] + head % group
+            tile = kv * p.asked[N_TILES] + row_of[TOKEN_TILE] + at // TILE
+            to = s[QUERIES_AT] + 4 * TILE * (tile * s[HEAD_DIM] + d) + 4 * (at % TILE)
+            scatter_float32(to, x * spread_float32(p.constants[1]), ACROSS)
+        else:
+            chunk = chunk_at(p, layer, kv, row_of[SEQUENCE], row_of[SLOT] // PAGE)
+            at = row_of[SLOT] % PAGE
+            if kind == 1:
+                put_key(chunk, s[HEAD_DIM], at, d, x)
+            else:
+                put_value(chunk, s[HEAD_DIM], at, d, x)
 
 
 def _step_of(family: str, multiply: Any, put: Any, weight: Any, record: int) -> Any:
@@ -219,58 +256,25 @@ def _step_of(family: str, multiply: Any, put: Any, weight: Any, record: int) -> 
                 put_float32(p.sizes[RESIDUAL_AT] + 4 * (d_model * token + column), value)
 
     @part
-    def place_head(p: Any, layer: int, row: int, n: int, out: int) -> None:
-        """Rotate 16 rows of queries or keys and put them, or values, where attention finds them."""
-        s = p.sizes
-        d, head = row % s[HEAD_DIM], row // s[HEAD_DIM]
-        group = s[N_HEADS] // s[N_KV_HEADS]
-        kind = 0 if head < s[N_HEADS] else (1 if head < s[N_HEADS] + s[N_KV_HEADS] else 2)
-        kv = head // group if kind == 0 else (head - s[N_HEADS]) % s[N_KV_HEADS]
-        for token in range(n):
-            row_of = p.tokens[token]
-            x = load_float32(out + 64 * token)
-            if kind < 2:
-                cos = s[ROPE_AT] + 8 * s[HEAD_DIM] * row_of[POSITION] + 4 * d
-                sin = cos + 4 * s[HEAD_DIM]
-                x = multiply_add(neighbours(x), load_float32(sin), x * load_float32(cos))
-            if kind == 0 and p.asked[BY_TILES] != 0:
-                at = row_of[TOKEN_ROW] + head % group
-                put_query(p, kv, at, row_of[TOKEN_TILE], d, x * spread_float32(p.constants[1]))
-            elif kind == 0:
-                at = row_of[TOKEN_ROW] + head % group
-                tile = kv * p.asked[N_TILES] + row_of[TOKEN_TILE] + at // TILE
-                to = s[QUERIES_AT] + 4 * TILE * (tile * s[HEAD_DIM] + d) + 4 * (at % TILE)
-                scatter_float32(to, x * spread_float32(p.constants[1]), ACROSS)
-            else:
-                chunk = chunk_at(p, layer, kv, row_of[SEQUENCE], row_of[SLOT] // PAGE)
-                at = row_of[SLOT] % PAGE
-                if kind == 1:
-                    put_key(chunk, s[HEAD_DIM], at, d, x)
-                else:
-                    put_value(chunk, s[HEAD_DIM], at, d, x)
-
-    @part
     def project_in(thread: int, n_threads: int, p: Any, layer: int, n: int, activations: int) -> None:
         """Queries, keys and values."""
         matrix = p.matrices[N_OF_LAYER * layer + QKV]
         out = scratch_of(p, thread)
-        at_once = _blocks_at_once(p)
-        first, last = share(thread, n_threads, (matrix[N_BLOCKS] + at_once - 1) // at_once)
-        for block in range(at_once * first, min(at_once * last, matrix[N_BLOCKS]), at_once):
-            n_blocks = min(at_once, matrix[N_BLOCKS] - block)
+        first, last, at_once = _own_blocks(thread, n_threads, p, matrix[N_BLOCKS])
+        for block in range(first, last, at_once):
+            n_blocks = min(at_once, last - block)
             product(thread, p, matrix, block, n_blocks, activations, n, out)
             for i in range(n_blocks):
-                place_head(p, layer, ROWS * (block + i), n, out + ROWS_OUT * i)
+                _place_head(p, layer, ROWS * (block + i), n, out + ROWS_OUT * i)
 
     @part
     def project_out(thread: int, n_threads: int, p: Any, which: int, n: int, activations: int) -> None:
         """Add a product to the residual stream."""
         matrix = p.matrices[which]
         out, x = scratch_of(p, thread), p.sizes[RESIDUAL_AT]
-        at_once = _blocks_at_once(p)
-        first, last = share(thread, n_threads, (matrix[N_BLOCKS] + at_once - 1) // at_once)
-        for block in range(at_once * first, min(at_once * last, matrix[N_BLOCKS]), at_once):
-            n_blocks = min(at_once, matrix[N_BLOCKS] - block)
+        first, last, at_once = _own_blocks(thread, n_threads, p, matrix[N_BLOCKS])
+        for block in range(first, last, at_once):
+            n_blocks = min(at_once, last - block)
             product(thread, p, matrix, block, n_blocks, activations, n, out)
             for token in range(n):
                 for i in range(n_blocks):
@@ -328,10 +332,9 @@ def _step_of(family: str, multiply: Any, put: Any, weight: Any, record: int) -> 
             for i in range(thread, n, n_threads):
                 normalise(p, s[RESIDUAL_AT] + 4 * s[D_MODEL] * p.wanted[i], norm, activations, i)
             barrier_after(p.meeting, thread, n_threads, _LOOKS)
-        at_once = _blocks_at_once(p)
-        first, last = share(thread, n_threads, (matrix[N_BLOCKS] + at_once - 1) // at_once)
-        for block in range(at_once * first, min(at_once * last, matrix[N_BLOCKS]), at_once):
-            n_blocks = min(at_once, matrix[N_BLOCKS] - block)
+        first, last, at_once = _own_blocks(thread, n_threads, p, matrix[N_BLOCKS])
+        for block in range(first, last, at_once):
+            n_blocks = min(at_once, last - block)
             product(thread, p, matrix, block, n_blocks, activations, n, out)
             for token in range(n):
                 for i in range(n_blocks):
